@@ -1,0 +1,86 @@
+"""The errors of this project, and the exit code each one leads to.
+
+HarnessError
++-- UserError            exit 2: the user's mistake; one sentence that names the place and the way out
+|   +-- SpecError        a sweep file or a setting: knows its file and line
+|   +-- DataError        a file or a row of data
+|   +-- ModelError       a model name, folder or profile
++-- RunError             a run failed; the sweep goes on; exit 3 at the end
+|   +-- NonFiniteError   a loss or gradient that is not a number
++-- Interrupted          a run was asked to stop; it can be resumed
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class HarnessError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class UserError(HarnessError):
+    """A mistake of the user's, told in one sentence without a traceback."""
+
+
+class SpecError(UserError):
+    """A setting that cannot be: unknown, of the wrong type, or impossible.
+
+    Args:
+        message: One sentence: what is wrong and what is allowed.
+        file: The sweep file it stands in, where known.
+        line: Its line, from 1.
+    """
+
+    def __init__(self, message: str, *, file: Path | str | None = None, line: int | None = None) -> None:
+        self.message = message
+        self.file = file
+        self.line = line
+        place = "" if file is None else f"{file}: " if line is None else f"{file}:{line}: "
+        super().__init__(place + message)
+
+
+class DataError(UserError):
+    """A data file or row that cannot be used."""
+
+
+class ModelError(UserError):
+    """A model that cannot be found or loaded."""
+
+
+class RunError(HarnessError):
+    """A run that failed for a reason of its own."""
+
+
+class NonFiniteError(RunError):
+    """A loss or gradient that is not finite.
+
+    Args:
+        what: The quantity, such as ``"loss"``.
+        step: The training step, from 0.
+        example_ids: The ids of the examples in that step's batch.
+    """
+
+    def __init__(self, what: str, step: int, example_ids: Iterable[str]) -> None:
+        self.step = step
+        self.example_ids = tuple(example_ids)
+        super().__init__(f"{what} is not finite at step {step}; examples: {', '.join(self.example_ids)}")
+
+
+class Interrupted(HarnessError):  # noqa: N818 - not an error, but the way out of a loop
+    """The run was asked to stop and has saved a checkpoint."""
+
+
+def nearest(word: str, legal: Iterable[str]) -> str:
+    """A hint for a misspelt word.
+
+    Returns:
+        ``"did you mean 'x'?"`` where a legal word is near, else the list of legal words.
+    """
+    words = sorted(legal)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"allowed: {', '.join(words)}"

@@ -1,0 +1,194 @@
+"""What one run is, and the name that follows from it.
+
+A `RunSpec` holds what trains and nothing else. Where it is evaluated, on which device it runs and who watches it stand
+in the `Job` that a worker is handed, so they never make a second run of the same training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from harness.errors import ModelError, nearest
+from harness.spec.methods import Base, Evaluation, Method
+from harness.spec.names import TASKS
+from harness.spec.profiles import method_defaults, num_train_default
+from harness.spec.schedules import SCHEDULE_MODELS
+
+IDENTITY_VERSION = 1
+"""Raised whenever the same spec trains something else: a changed task, loss, prompt or order of random numbers."""
+
+
+class RunSpec(BaseModel):
+    """Everything that can change what a run trains.
+
+    A method may be given as its bare type; settings that are not given come from the model's profile, then from the
+    method's class. `base` has no source, no data and no seed, whatever it is given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: str = "embedded"
+    """`embedded`, a local folder, or a hub name such as `Qwen/Qwen2-VL-2B-Instruct`."""
+    method: Method
+    """The method with its settings."""
+    source: str | None = None
+    """The task trained on; None for `base`."""
+    num_train: Annotated[int, Field(ge=0)] = 0
+    """Distinct training examples, drawn from the source's training split by the seed; 0 for `base`."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of everything random in the run."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of the forward passes; weights and optimiser state stay in float32."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        data = dict(data)
+        method = data.get("method")
+        method = {"type": method} if isinstance(method, str) else method
+        if not isinstance(method, Mapping):
+            return data
+        model = str(data.get("model", "embedded"))
+        if method.get("type") == "base":
+            return data | {"method": method, "source": None, "num_train": 0, "seed": 0}
+        defaults = method_defaults(model, str(method.get("type")), data.get("source"))
+        data["method"] = _merged(defaults, method)
+        data.setdefault("num_train", num_train_default(model))
+        return data
+
+    @field_validator("source")
+    @classmethod
+    def _known(cls, source: str | None) -> str | None:
+        if source is not None and source not in TASKS:
+            raise ValueError(f"unknown task '{source}': {nearest(source, TASKS)}")
+        return source
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not isinstance(self.method, Base):
+            if self.source is None:
+                raise ValueError(f"method '{self.method.type}' trains, so it needs a source")
+            if self.num_train < 1:
+                raise ValueError("num_train must be at least 1")
+        return self
+
+    @property
+    def run_id(self) -> str:
+        """``<method>[-<source>-s<seed>]-<10 hex digits>-v<version>``; the same for equal specs, on every machine."""
+        return _run_id(self.model_dump(mode="json"))
+
+
+def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` over `defaults`, leaf by leaf.
+
+    A schedule of another type keeps those defaults that it has too, so that `linear` runs over the same range of beta
+    as the `othink` that it takes the place of.
+    """
+    merged = dict(defaults)
+    for key, value in given.items():
+        default = defaults.get(key)
+        if isinstance(value, str) and isinstance(default, Mapping):
+            value = {"type": value}
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            chosen = value.get("type", default.get("type"))
+            known = SCHEDULE_MODELS[chosen].model_fields if chosen in SCHEDULE_MODELS else {}
+            merged[key] = {k: v for k, v in default.items() if k in known} | {"type": chosen} | dict(value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _run_id(record: Mapping[str, Any]) -> str:
+    content = dict(record) | {"model": model_identity(record["model"])}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    method = record["method"]["type"]
+    prefix = method if record["source"] is None else f"{method}-{record['source']}-s{record['seed']}"
+    return f"{prefix}-{digest}-v{IDENTITY_VERSION}"
+
+
+def embedded_folder() -> Path:
+    """Where the package keeps the embedded policy."""
+    return Path(__file__).parents[1] / "policy" / "embedded"
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over the bytes of a folder's safetensors files, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def model_identity(model: str) -> str:
+    """What a model's name stands for: a change of weights under the same name is another model.
+
+    The embedded policy by its weights' SHA-256 (from its card), a folder by the SHA-256 of its configuration and of
+    the size, head and tail of each weights file, a hub name by itself.
+
+    Raises:
+        ModelError: A folder without a `config.json` or without safetensors.
+    """
+    folder = embedded_folder() if model == "embedded" else Path(model)
+    if not folder.is_dir() and model != "embedded":
+        return model
+    if model == "embedded" and not (folder / "card.json").is_file():
+        raise ModelError("the embedded policy is missing from this installation: run `harness base build`")
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    if len(files) < 2 or not files[0].is_file():
+        raise ModelError(f"{model}: a model folder needs a config.json and *.safetensors files")
+    # Thousands of cells ask for the same few models; a file that changed has another size or time.
+    state = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return _identity_of(model, folder, state)
+
+
+@lru_cache(maxsize=64)
+def _identity_of(model: str, folder: Path, state: tuple[tuple[str, int, int], ...]) -> str:
+    if model == "embedded":
+        return f"embedded@{json.loads((folder / 'card.json').read_text())['sha256'][:16]}"
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for name, size, _ in state[1:]:
+        digest.update(f"{name}:{size}:".encode())
+        with (folder / name).open("rb") as stream:
+            digest.update(stream.read(1 << 16))
+            stream.seek(max(size - (1 << 16), 0))
+            digest.update(stream.read())
+    return f"folder@{digest.hexdigest()[:16]}"
+
+
+class Job(BaseModel):
+    """What a worker is handed: the run, where to look at it, and how to execute it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    spec: RunSpec
+    """What trains."""
+    targets: tuple[str, ...]
+    """The tasks to evaluate on."""
+    evaluation: Evaluation = Evaluation()
+    """How much to evaluate."""
+    results: str = "results"
+    """The results folder."""
+    sweep: str = "adhoc"
+    """The sweep that asked first; W&B's group."""
+    wandb: bool = True
+    """Whether W&B mirrors the run."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:<n>`."""
+    num_threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of the worker; 0 leaves torch's own choice."""
+    checkpoint_every: Annotated[int, Field(ge=0)] = 25
+    """Steps between two checkpoints; 0 for none but on interruption."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Prompts per forward pass; None for all of a step's. Changes memory, not results (to rounding)."""
