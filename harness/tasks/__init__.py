@@ -1,0 +1,1 @@
+"""Questions: tasks with their prompts, answer checks, rewards and protocols. Imports no torch."""

@@ -1,0 +1,1 @@
+"""Procedural geometry diagrams: a figure with coloured marks, and the rule that the figure decides."""
