@@ -1,0 +1,154 @@
+"""Files that are whole or absent, and JSONL that loses at most the line being written.
+
+A whole file goes to a temporary name in the same folder, is forced to disk and takes its final name in one step. Lines
+are appended without forcing them to disk, one call per training step being too dear for that; :func:`sync` does it
+where a checkpoint is made. A writer killed in the middle of a line leaves a tail without a newline, which readers drop
+and the next append removes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from harness.errors import DataError
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole UTF-8 file: after a crash it holds the old content or the new, never a part.
+
+    That the new one outlasts a loss of power takes a :func:`sync` of the folder too, which doubles the cost.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{os.getpid()}-{threading.get_ident()}{TEMPORARY_SUFFIX}"
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(text.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes one JSON value as a whole file, indented.
+
+    Raises:
+        ValueError: A number is not finite; JSON has no word for it.
+        TypeError: A value is nothing that JSON knows.
+    """
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one JSON object per line as a whole file.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    write_text(path, _lines(rows))
+
+
+def append_jsonl(path: Path, rows: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> None:
+    """Appends one row or several in a single write, after removing what a killed writer left of a line.
+
+    A file has one writer at a time.
+
+    Raises:
+        ValueError: A number is not finite; nothing is written.
+    """
+    lines = _lines([rows] if isinstance(rows, Mapping) else rows).encode()
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with path.open("r+b") as stream:
+        stream.write(_mend(stream) + lines)
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DataError: The file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file, without the last line where it was torn.
+
+    Torn means that the last line neither ends in a newline nor holds a whole object.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DataError: Any other line is not a JSON object; names file and line.
+    """
+    *lines, tail = path.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        row = _object(line)
+        if row is None:
+            raise DataError(f"{path}:{number}: not a JSON object")
+        rows.append(row)
+    last = _object(tail)
+    return rows if last is None else [*rows, last]
+
+
+def sync(path: Path) -> None:
+    """Forces a file, or the names in a folder, to disk; a missing path is nothing to force."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, PermissionError):  # Windows opens no folder
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes the temporary files that killed writers left in a folder and the folders below it."""
+    for path in folder.glob(f"**/.*{TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _mend(stream: IO[bytes]) -> bytes:
+    """Leaves the stream where the next line starts; what has to be written first is returned."""
+    size = stream.seek(0, os.SEEK_END)
+    if size == 0:
+        return b""
+    stream.seek(size - 1)
+    if stream.read(1) == b"\n":
+        return b""
+    stream.seek(0)
+    content = stream.read()
+    start = content.rfind(b"\n") + 1
+    if _object(content[start:]) is not None:
+        return b"\n"
+    stream.truncate(start)
+    stream.seek(start)
+    return b""

@@ -1,0 +1,87 @@
+"""Where everything of a run lies: `results/runs/<run_id>/`. No other module builds these paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run; owns every path in it and creates none of them.
+
+    Attributes:
+        results: The results folder.
+        run_id: The run's name.
+    """
+
+    results: Path
+    run_id: str
+
+    def __init__(self, results: Path | str, run_id: str) -> None:
+        object.__setattr__(self, "results", Path(results))
+        object.__setattr__(self, "run_id", run_id)
+
+    @property
+    def path(self) -> Path:
+        """The folder itself."""
+        return self.results / "runs" / self.run_id
+
+    @property
+    def job_json(self) -> Path:
+        """What the worker was handed."""
+        return self.path / "job.json"
+
+    @property
+    def run_json(self) -> Path:
+        """The resolved spec, provenance and attempts."""
+        return self.path / "run.json"
+
+    @property
+    def state_json(self) -> Path:
+        """How far the run is; see :mod:`harness.record.state`."""
+        return self.path / "state.json"
+
+    @property
+    def metrics(self) -> Path:
+        """A row per training step, and one per target for each evaluation during training."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def completions(self) -> Path:
+        """The sampled completions that a method chose to keep."""
+        return self.path / "completions.jsonl"
+
+    def evaluation(self, target: str) -> Path:
+        """A row per test example of a target."""
+        return self.path / "eval" / f"{target}.jsonl"
+
+    def evaluations(self) -> dict[str, Path]:
+        """The evaluations on record: target -> file, by name."""
+        return {file.stem: file for file in sorted((self.path / "eval").glob("[!.]*.jsonl"))}
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder that a resumed run starts from."""
+        return self.path / "checkpoint"
+
+    @property
+    def weights(self) -> Path:
+        """The folder of the trained weights, as safetensors."""
+        return self.path / "weights"
+
+    @property
+    def log(self) -> Path:
+        """What the worker printed, all attempts."""
+        return self.path / "log.txt"
+
+    @property
+    def summary(self) -> Path:
+        """Written last: a run is completed when, and only when, this file is there."""
+        return self.path / "summary.json"
+
+
+def run_folders(results: Path | str) -> list[RunFolder]:
+    """The folders of all runs under a results folder, by run id; empty where there is none."""
+    runs = Path(results) / "runs"
+    return [RunFolder(results, path.name) for path in sorted(runs.glob("[!.]*")) if path.is_dir()]
