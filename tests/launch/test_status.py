@@ -1,0 +1,162 @@
+"""Plans and status: what is read from run folders, as JSON and as text."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+
+from rich.console import Console
+
+from harness.launch.plan import make_plan
+from harness.launch.status import all_status, has_worker, print_status, sweep_status
+from harness.launch.worker_end import end_sentence, log_tail
+from harness.record.atomic import write_json
+from harness.record.folder import RunFolder
+from harness.record.state import RunState, boot_id, write_state
+from harness.spec import Job
+from harness.spec.sweep import load_sweep
+
+
+def text_of(show, **options):
+    console = Console(file=io.StringIO(), **options)
+    show(console)
+    return console.file.getvalue()
+
+
+def test_plan_of_a_fresh_results_folder(sweep, results, run_ids):
+    plan = make_plan(sweep, results)
+    assert json.loads(json.dumps(plan.as_json())) == {
+        "sweep": "small",
+        "num_runs": 3,
+        "num_runs_naive": 3,
+        "runs": [
+            {
+                "run_id": run_id,
+                "method": "sft",
+                "source": "counting",
+                "seed": seed,
+                "targets": ["counting"],
+                "status": "pending",
+            }
+            for seed, run_id in enumerate(run_ids)
+        ],
+    }
+    assert not list(results.iterdir())  # planning writes nothing
+
+
+def test_text_for_a_file_is_not_cut_off_and_shows_the_axes_that_a_run_id_hides(sweep_file, results):
+    sweep = load_sweep(sweep_file, ["seed=[0]", "lr=[0.001, 0.002]"])
+    lines = text_of(make_plan(sweep, results).print, width=40).splitlines()
+    first, second = sweep.runs
+    assert lines[0].split() == ["run", "settings", "targets", "status"]
+    assert lines[1].split() == [first, "method.lr=0.001", "counting", "pending"]
+    assert lines[2].split() == [second, "method.lr=0.002", "counting", "pending"]
+    assert lines[3] == "small: 2 runs (2 pending); a full grid would be 2"
+
+
+def test_text_on_a_narrow_terminal_folds_and_loses_nothing(sweep, results, run_ids):
+    text = text_of(make_plan(sweep, results).print, width=40, force_terminal=True, color_system=None)
+    joined = "".join(line.split(" ")[0] for line in text.splitlines())
+    assert all(run_id in joined for run_id in run_ids)
+
+
+def test_status_rows(sweep, results, run_ids):
+    failed, dead, fresh = run_ids
+    write_state(
+        RunFolder(results, failed), RunState(status="failed", error="[bad] x", heartbeat=0.5, step=1, num_steps=4)
+    )
+    other = RunState(
+        status="running", phase="train", step=3, num_steps=4, pid=1, host="elsewhere", heartbeat=time.time()
+    )
+    write_state(RunFolder(results, dead), other)
+    rows = [row.as_json() for row in sweep_status(sweep, results)]
+    assert rows[0] == {
+        "run_id": failed,
+        "method": "sft",
+        "source": "counting",
+        "seed": 0,
+        "targets": ["counting"],
+        "status": "failed",
+        "step": 1,
+        "num_steps": 4,
+        "error": "[bad] x",
+        "updated": "1970-01-01T00:00:00+00:00",
+        "note": None,
+    }
+    assert (rows[1]["status"], rows[1]["note"]) == ("running", "train")
+    assert (rows[2]["run_id"], rows[2]["status"], rows[2]["updated"]) == (fresh, "pending", None)
+    text = text_of(lambda console: print_status(sweep_status(sweep, results), console), width=30)
+    assert f"{failed}  counting  failed   1/4    1970-01-01T00:00:00+00:00  [bad] x\n" in text
+    assert text.endswith("3 runs: 1 running, 1 failed, 1 pending\n")
+    terminal = text_of(
+        lambda console: print_status(sweep_status(sweep, results), console), width=200, force_terminal=True
+    )
+    assert "[bad] x" in terminal
+    # A minute of silence on another machine is death.
+    write_state(RunFolder(results, dead), RunState(**(vars(other) | {"heartbeat": time.time() - 61})))
+    assert [row.note for row in sweep_status(sweep, results)] == [None, "interrupted", None]
+
+
+def test_status_without_a_sweep_lists_every_run_with_a_job(sweep, results, run_ids):
+    assert all_status(results) == []
+    assert text_of(lambda console: print_status([], console)) == "no runs\n"
+    for run_id in run_ids[:2]:
+        run = sweep.runs[run_id]
+        job = Job(spec=run.spec, targets=("geometry",), evaluation=sweep.evaluation)
+        write_json(RunFolder(results, run_id).job_json, job.model_dump(mode="json"))
+    (results / "runs" / "stray").mkdir()
+    rows = all_status(results)
+    assert [row.run_id for row in rows] == sorted(run_ids[:2])
+    assert {row.targets for row in rows} == {("geometry",)}
+    assert {row.num_steps for row in rows} == {run.spec.method.num_steps}
+
+
+def test_a_process_number_is_believed_only_for_the_process_that_wrote_it():
+    now = time.time()
+    here = {"host": os.uname().nodename, "boot_id": boot_id(), "status": "running"}
+    assert has_worker(RunState(pid=os.getpid(), heartbeat=now, **here))
+    assert not has_worker(RunState(pid=os.getpid(), heartbeat=now, **(here | {"boot_id": "another boot"})))
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    if sys.platform == "linux":
+        # This very process was not there an hour before it began; the child has ended and is a zombie.
+        assert not has_worker(RunState(pid=os.getpid(), heartbeat=now - 1e6, **here))
+        assert not has_worker(RunState(pid=child.pid, heartbeat=now, **here))
+    child.wait()
+    assert not has_worker(RunState(pid=child.pid, heartbeat=now, **here))
+    assert not has_worker(RunState(pid=None, heartbeat=now, **here))
+
+
+def test_sentences_for_silent_ends():
+    assert end_sentence(-11, ["x"]) == "the worker was ended by SIGSEGV (a crash in native code)"
+    assert end_sentence(-15, []) == "the worker was ended by SIGTERM"
+    assert end_sentence(-999, []) == "the worker was ended by signal 999"
+    assert end_sentence(0, []) == "the worker ended with exit code 0 and left no complete summary"
+
+
+def test_log_tail(tmp_path):
+    log = tmp_path / "log.txt"
+    assert log_tail(log) == []
+    log.write_bytes(b"old\n" + b"a\n\nb\xff\n")
+    assert log_tail(log, start=4) == ["a", "b�"]
+    assert log_tail(log, num_lines=1) == ["b�"]
+
+
+def test_a_plan_of_many_runs_is_quick(sweep_file, results):
+    sweep = load_sweep(sweep_file, [f"seed={list(range(2000))}"])
+    _ = sweep.runs
+    start = time.perf_counter()
+    assert make_plan(sweep, results).num_runs == 2000
+    assert time.perf_counter() - start < 1.0
+
+
+def test_launch_imports_neither_torch_nor_pandas():
+    code = (
+        "import sys, harness.launch.driver, harness.launch.plan, harness.launch.status;"
+        "print([name for name in ('torch', 'pandas', 'numpy', 'scipy', 'wandb') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
