@@ -1,0 +1,275 @@
+"""What was asked, and what was measured: sweeps and run folders as plain values and as one tidy frame.
+
+Only what stands in a run folder counts. A run without `summary.json`, without one of its targets, or with fewer
+examples than the sweep asks for, is missing: the plan trains or evaluates it again, and a table shows a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import DataError
+from harness.record.atomic import read_json, read_jsonl
+from harness.record.folder import RunFolder, run_folders
+from harness.record.state import read_summary
+from harness.record.sweep_record import read_sweep_record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.spec.sweep import Sweep
+
+CORE_AXES = ("method", "source", "seed")
+"""Axes with a place of their own in tables and frames; any other axis is a setting."""
+
+_COLUMNS = (
+    *("run_id", "sweep", "method", "source", "target", "table", "seed", "model", "num_train", "format_weight"),
+    *("schedule", "protocol", "num_examples", "num_correct", "accuracy", "format", "validation_accuracy"),
+    *("commit", "dirty"),
+)
+
+
+@dataclass(frozen=True)
+class AskedCell:
+    """One cell of a sweep, as tables need it.
+
+    Attributes:
+        run_id: The run that answers it.
+        method: The method's type.
+        source: The task trained on; None for `base`.
+        seed: Of the run.
+        targets: The tasks it is evaluated on.
+        settings: The values of the axes other than method, source and seed; a method that was written as a mapping
+            gives one entry per setting, such as ``"method.format_weight"``.
+    """
+
+    run_id: str
+    method: str
+    source: str | None
+    seed: int
+    targets: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sweep's cells, and how many test examples per target it wants."""
+
+    name: str
+    num_examples: int
+    cells: tuple[AskedCell, ...]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run scored on one target.
+
+    Attributes:
+        correct: Verdicts `[num_examples]`, in order of the test split.
+        format_frac: Share of completions in the right form, in [0, 1]; None where not recorded.
+        protocol: The evaluation rule's name; None where not recorded.
+    """
+
+    correct: NDArray[np.bool_]
+    format_frac: float | None
+    protocol: str | None
+
+
+def table_of(source: str | None, target: str) -> Literal["same_task", "cross_task", "both"]:
+    """The table that a source and a target belong to; `base` (no source) belongs to both."""
+    if source is None:
+        return "both"
+    return "same_task" if source == target else "cross_task"
+
+
+def asked_by(results_dir: str | Path, sweep: str | Path | Sweep) -> Asked:
+    """What a sweep asks for.
+
+    Args:
+        results_dir: The results folder; holds the sweeps on record.
+        sweep: The name of a sweep on record, the path of a sweep file, or a loaded sweep.
+
+    Raises:
+        UserError: There is no such sweep, or its file is wrong.
+    """
+    if isinstance(sweep, (str, Path)):
+        path = Path(sweep)
+        if path.suffix not in (".yaml", ".yml") and not path.is_file():
+            return _asked_on_record(Path(results_dir), str(sweep))
+        from harness.spec.sweep import load_sweep
+
+        sweep = load_sweep(path)
+    cells = tuple(
+        AskedCell(
+            run_id=cell.run_id,
+            method=cell.spec.method.type,
+            source=cell.spec.source,
+            seed=cell.spec.seed,
+            targets=tuple(cell.targets),
+            settings=_settings(cell.settings),
+        )
+        for cell in sweep.cells
+    )
+    return Asked(sweep.name, sweep.evaluation.num_examples, cells)
+
+
+def _asked_on_record(results: Path, name: str) -> Asked:
+    record = read_sweep_record(results, name)
+    cells = []
+    for cell in record["cells"]:
+        method, source, seed = _named_by(cell["run_id"])
+        settings = _settings(cell["settings"])
+        cells.append(AskedCell(cell["run_id"], method, source, seed, tuple(cell["targets"]), settings))
+    return Asked(record["name"], int(record["evaluation"]["num_examples"]), tuple(cells))
+
+
+def _named_by(run_id: str) -> tuple[str, str | None, int]:
+    """Method, source and seed as the run id's readable prefix tells them; a missing run has nothing else."""
+    prefix = run_id.rsplit("-", 2)[0]
+    method, _, rest = prefix.partition("-")
+    if not rest:
+        return method, None, 0
+    source, _, seed = rest.rpartition("-s")
+    return method, source, int(seed)
+
+
+def _settings(axes: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {key: value for key, value in axes.items() if key not in CORE_AXES and key != "method.type"}
+    method = axes.get("method")
+    if isinstance(method, Mapping):
+        settings |= dict(_flat(method, "method."))
+        settings.pop("method.type", None)
+    return settings
+
+
+def _flat(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _flat(item, f"{prefix}{key}.")
+        else:
+            yield prefix + key, item
+
+
+def measure(results_dir: str | Path, run_id: str, target: str, num_examples: int | None = None) -> Measurement | None:
+    """What a run scored on the first examples of a target.
+
+    Args:
+        results_dir: The results folder.
+        run_id: The run.
+        target: The task it was evaluated on.
+        num_examples: How many of the first test examples count; None for all that were evaluated.
+
+    Returns:
+        None where the run is not completed, was not evaluated on this target, or on fewer examples.
+
+    Raises:
+        DataError: The evaluation's file has not the rows that the summary counts.
+    """
+    folder = RunFolder(results_dir, run_id)
+    summary = read_summary(folder)
+    counted = None if summary is None else summary["evaluations"].get(target)
+    if counted is None or counted["num_examples"] < (num_examples or 1):
+        return None
+    path = folder.evaluation(target)
+    rows = list(read_jsonl(path)) if path.is_file() else []
+    if len(rows) < counted["num_examples"]:
+        raise DataError(f"{path}: {len(rows)} rows where the run's summary counts {counted['num_examples']}")
+    rows = rows[:num_examples]
+    formats = [float(row["format"]) for row in rows if row.get("format") is not None]
+    return Measurement(
+        correct=np.array([bool(row["correct"]) for row in rows], dtype=np.bool_),
+        format_frac=float(np.mean(formats)) if len(formats) == len(rows) else None,
+        protocol=counted.get("protocol"),
+    )
+
+
+def load_results(results_dir: str | Path = "results", sweep: str | Path | Sweep | None = None) -> pd.DataFrame:
+    """One tidy row per completed run and target.
+
+    Columns: run_id, sweep, method, source (None for `base`), target, table (`same_task`, `cross_task`; `both` for
+    `base`), seed, model, num_train, format_weight, schedule (its type), protocol, num_examples, num_correct, accuracy
+    and format in [0, 1], validation_accuracy (in [0, 1], of the last evaluation during training, on other examples:
+    what settings may be chosen by), commit, dirty; then every setting of the methods as `method.<setting>`, and the
+    sweep's other axes by their keys. What a run does not have is missing (None or NaN), never 0.
+
+    Args:
+        results_dir: The results folder.
+        sweep: The name of a sweep on record, the path of a sweep file, or a loaded sweep: its runs and targets, on its
+            number of test examples. None for every completed run, on all examples it was evaluated on.
+
+    Raises:
+        UserError: There is no such sweep.
+        DataError: A run folder whose files contradict each other.
+    """
+    import pandas as pd
+
+    rows = list(_every_row(Path(results_dir)) if sweep is None else _asked_rows(Path(results_dir), sweep))
+    frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*_COLUMNS, *(key for row in rows for key in row)])))
+    # pandas' own string type would turn the None of `base` into NaN.
+    frame["source"] = pd.Series([row["source"] for row in rows], dtype=object, index=frame.index)
+    return frame
+
+
+def _every_row(results: Path) -> Iterator[dict[str, Any]]:
+    for folder in run_folders(results):
+        summary = read_summary(folder)
+        if summary is None:
+            continue
+        run = read_json(folder.run_json)
+        for target in summary["evaluations"]:
+            measurement = measure(results, folder.run_id, target)
+            if measurement is not None:
+                yield _row(folder, run, (run.get("job") or {}).get("sweep"), target, measurement)
+
+
+def _asked_rows(results: Path, sweep: str | Path | Sweep) -> Iterator[dict[str, Any]]:
+    asked = asked_by(results, sweep)
+    seen: set[tuple[str, str]] = set()
+    for cell in asked.cells:
+        for target in cell.targets:
+            # Cells that share a run share its row; the first one's settings stand.
+            if (cell.run_id, target) in seen:
+                continue
+            seen.add((cell.run_id, target))
+            measurement = measure(results, cell.run_id, target, asked.num_examples)
+            if measurement is not None:
+                folder = RunFolder(results, cell.run_id)
+                row = _row(folder, read_json(folder.run_json), asked.name, target, measurement)
+                yield row | {key: value for key, value in cell.settings.items() if key not in row}
+
+
+def _row(
+    folder: RunFolder, run: Mapping[str, Any], sweep: str | None, target: str, measured: Measurement
+) -> dict[str, Any]:
+    spec, method = run["spec"], run["spec"]["method"]
+    summary = read_summary(folder) or {}
+    provenance = run.get("provenance") or {}
+    num_correct = int(measured.correct.sum())
+    return {
+        "run_id": folder.run_id,
+        "sweep": sweep,
+        "method": method["type"],
+        "source": spec["source"],
+        "target": target,
+        "table": table_of(spec["source"], target),
+        "seed": spec["seed"],
+        "model": spec["model"],
+        "num_train": spec["num_train"],
+        "format_weight": method.get("format_weight"),
+        "schedule": (method.get("schedule") or {}).get("type"),
+        "protocol": measured.protocol,
+        "num_examples": len(measured.correct),
+        "num_correct": num_correct,
+        "accuracy": num_correct / len(measured.correct),
+        "format": measured.format_frac,
+        "validation_accuracy": (summary.get("train") or {}).get(f"eval/{target}/accuracy"),
+        "commit": provenance.get("commit"),
+        "dirty": provenance.get("dirty"),
+        **{key: value for key, value in _flat(method, "method.") if key != "method.type"},
+    }
