@@ -1,0 +1,101 @@
+"""Greedy answers of a policy to a task's examples, judged by the task's published protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from harness.errors import SpecError
+from harness.policy import Policy, sample
+from harness.tasks.base import Split, Task
+from harness.tasks.prompts import evaluation_prompt
+from harness.tasks.protocols import load_protocol
+from harness.tasks.rewards import accuracy_rewards, format_rewards
+from harness.train.processes import Processes
+
+BATCH_SIZE = 64
+"""Prompts answered together."""
+
+
+@torch.no_grad()
+def evaluate(
+    policy: Policy,
+    task: Task,
+    split: Split,
+    num_examples: int,
+    processes: Processes,
+    *,
+    max_new_tokens: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[dict[str, Any]]:
+    """Answers the first examples of a split.
+
+    Args:
+        policy: The model.
+        task: The target.
+        split: `validation` or `test`.
+        num_examples: How many.
+        processes: Those that share the work; each gets all rows back.
+        max_new_tokens: Where an answer is cut; the protocol's own number where None.
+        progress: Told the examples done.
+
+    Returns:
+        A row per example in order: index, id, question, completion, extracted, correct, format, accuracy_reward,
+        solution, num_tokens.
+
+    Raises:
+        SpecError: The split is smaller.
+    """
+    if num_examples > task.num_examples[split]:
+        raise SpecError(f"{task.name} has {task.num_examples[split]} {split} examples, not {num_examples}")
+    protocol = load_protocol(task.protocol)
+    mine = range(processes.rank, num_examples, processes.count)
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(mine), BATCH_SIZE):
+        examples = [task.example(split, index) for index in mine[start : start + BATCH_SIZE]]
+        batch = policy.batch([policy.prompt(e.image, evaluation_prompt(e.question, task.protocol)) for e in examples])
+        with processes.autocast():
+            answers = sample(
+                policy, batch, policy.encode_images(batch), max_new_tokens=max_new_tokens or protocol.max_new_tokens
+            )
+        lengths = answers.lengths[:, 0].tolist()
+        texts = [
+            policy.completion_text(ids[:length])
+            for ids, length in zip(answers.ids[:, 0].tolist(), lengths, strict=True)
+        ]
+        solutions = [example.solution for example in examples]
+        verdicts = protocol.verdicts(texts, solutions)
+        rows += [
+            {
+                "index": mine[start + place],
+                "id": example.id,
+                "question": example.question,
+                "completion": texts[place],
+                "extracted": verdicts[place].extracted,
+                "correct": verdicts[place].correct,
+                "format": form,
+                "accuracy_reward": accuracy,
+                "solution": example.answer,
+                "num_tokens": lengths[place],
+            }
+            for place, (example, form, accuracy) in enumerate(
+                zip(examples, format_rewards(texts), accuracy_rewards(texts, solutions), strict=True)
+            )
+        ]
+        progress(len(rows))
+    return sorted(processes.gather(rows), key=lambda row: int(row["index"]))
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+    """What a summary holds of an evaluation: counts, accuracy and format in [0, 1], protocol."""
+    num_correct = sum(bool(row["correct"]) for row in rows)
+    return {
+        "protocol": task.protocol,
+        "num_examples": len(rows),
+        "num_correct": num_correct,
+        "accuracy": num_correct / len(rows),
+        "format": sum(row["format"] for row in rows) / len(rows),
+        "mean_length": sum(row["num_tokens"] for row in rows) / len(rows),
+    }

@@ -1,0 +1,92 @@
+"""A question as the model reads it: token ids, positions and image patches, alone and as a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.policy.families import Grid
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question with its image, on the CPU.
+
+    Attributes:
+        ids: Token ids [P], the image's placeholder already expanded.
+        positions: M-RoPE positions [3, P].
+        pixels: Patches [num_patches, patch width] as the image processor gives them.
+        grid: The patches' frames, rows and columns.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    pixels: Tensor
+    grid: Grid
+
+    @property
+    def next_position(self) -> int:
+        """The position of the first token behind the prompt, the same on all three axes."""
+        return int(self.positions.max()) + 1
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts side by side, left-padded so that their last tokens align.
+
+    Attributes:
+        ids: [N, P].
+        positions: [3, N, P].
+        padding: Bool [N, P], True at padded positions.
+        next_position: [N], the position of each row's first completion token.
+        pixels: [sum of patches, patch width].
+        grids: One per prompt.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    padding: Tensor
+    next_position: Tensor
+    pixels: Tensor
+    grids: tuple[Grid, ...]
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    def select(self, rows: Sequence[int]) -> PromptBatch:
+        """Some of the prompts, with the same padding."""
+        index = torch.tensor(rows, dtype=torch.long, device=self.ids.device)
+        sizes = [frames * height * width for frames, height, width in self.grids]
+        patches = self.pixels.split(sizes)
+        return PromptBatch(
+            ids=self.ids[index],
+            positions=self.positions[:, index],
+            padding=self.padding[index],
+            next_position=self.next_position[index],
+            pixels=torch.cat([patches[row] for row in rows]),
+            grids=tuple(self.grids[row] for row in rows),
+        )
+
+
+def batch_prompts(prompts: Sequence[Prompt], device: torch.device, pad_id: int) -> PromptBatch:
+    """Pads prompts on the left and moves them to a device."""
+    longest = max(len(prompt.ids) for prompt in prompts)
+    ids = torch.full((len(prompts), longest), pad_id)
+    positions = torch.zeros((3, len(prompts), longest), dtype=torch.long)
+    padding = torch.ones((len(prompts), longest), dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        start = longest - len(prompt.ids)
+        ids[row, start:] = prompt.ids
+        positions[:, row, start:] = prompt.positions
+        padding[row, start:] = False
+    return PromptBatch(
+        ids=ids.to(device),
+        positions=positions.to(device),
+        padding=padding.to(device),
+        next_position=torch.tensor([prompt.next_position for prompt in prompts], device=device),
+        pixels=torch.cat([prompt.pixels for prompt in prompts]).to(device),
+        grids=tuple(prompt.grid for prompt in prompts),
+    )

@@ -1,0 +1,91 @@
+"""The processes that share a run: which device each has, and how they add up what each one computed.
+
+Data parallelism is over prompts. Each process takes every n-th prompt of a step, losses are divided by the counts of
+the whole step, and gradients are added; so n processes make the step that one would make, to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from harness.errors import ModelError
+
+
+class Processes:
+    """A run's processes, over accelerate.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
+        precision: Of the forward passes, `float32` or `bf16`.
+
+    Raises:
+        ModelError: The device or the precision is not to be had here.
+    """
+
+    def __init__(self, device: str = "auto", precision: str = "float32") -> None:
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ModelError(f"device '{device}' was asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
+        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+        self.device: torch.device = torch.device(device) if ":" in device else self.accelerator.device
+
+    @property
+    def rank(self) -> int:
+        """This process's place, from 0."""
+        return self.accelerator.process_index
+
+    @property
+    def count(self) -> int:
+        """How many share the run."""
+        return self.accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this one keeps the record."""
+        return self.accelerator.is_main_process
+
+    def autocast(self) -> Any:
+        """The context of forward passes."""
+        return self.accelerator.autocast()
+
+    def add(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Sums over processes, key by key; every process passes the same keys."""
+        if self.count == 1:
+            return dict(values)
+        numbers = torch.tensor([values[key] for key in sorted(values)], dtype=torch.float64, device=self.device)
+        total = self.accelerator.reduce(numbers, reduction="sum")
+        return dict(zip(sorted(values), total.tolist(), strict=True))
+
+    def add_ragged(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Sums over processes of which some may lack a key, as those whose prompts had no signal do."""
+        if self.count == 1:
+            return dict(values)
+        total: dict[str, float] = {}
+        for process in gather_object([dict(values)]):
+            for key, value in process.items():
+                total[key] = total.get(key, 0.0) + value
+        return total
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Adds up gradients in place; a parameter without one counts as zero everywhere."""
+        if self.count == 1:
+            return
+        held = [parameter for parameter in parameters if parameter.grad is not None]
+        gradients: list[Tensor] = [parameter.grad for parameter in held if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = self.accelerator.reduce(flat, reduction="sum")
+        for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
+
+    def gather(self, rows: list[Any]) -> list[Any]:
+        """The processes' rows, one after another, on every process."""
+        return rows if self.count == 1 else list(gather_object(rows))
+
+    def wait(self) -> None:
+        """Returns once every process is here."""
+        self.accelerator.wait_for_everyone()

@@ -1,0 +1,232 @@
+"""One run, from its spec to its summary: load, train, keep the weights, evaluate on every target.
+
+Started as ``python -m harness.worker <job.json>``. Exit codes: 0 completed, 1 failed with the reason in `state.json`,
+143 asked to stop (SIGTERM or SIGINT) and resumable.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError, Interrupted
+from harness.record.atomic import read_jsonl
+from harness.record.folder import RunFolder
+from harness.record.recorder import Recorder, job_folder
+from harness.record.wandb_mirror import WandbMirror
+from harness.spec import Job
+from harness.spec.methods import Trained
+from harness.spec.names import METHODS, resolve
+from harness.spec.profiles import evaluation_tokens
+
+RECORD_COMPLETIONS_EVERY = 10
+"""Steps between two samples of completions on record."""
+
+
+class StopFlag:
+    """Set by SIGTERM or SIGINT; the loop looks at it between steps."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._set)
+
+    def _set(self, number: int, frame: Any) -> None:
+        self.is_set = True
+
+
+def main(job_path: Path) -> int:
+    """Carries out a job.
+
+    Args:
+        job_path: A `job.json` as the driver writes it.
+
+    Returns:
+        The exit code.
+    """
+    stop = StopFlag()
+    job = Job.model_validate_json(job_path.read_text())
+    folder = job_folder(job)
+    is_main = os.environ.get("RANK", "0") == "0"
+    mirror = WandbMirror(folder, job, job.spec.model_dump(mode="json")) if job.wandb and is_main else None
+    recorder = Recorder(folder, job, mirror)
+    try:
+        run(job, folder, recorder, stop)
+    except Interrupted as error:
+        print(error, flush=True)
+        return 143
+    except Exception as error:
+        if is_main:
+            recorder.fail(error)
+        if isinstance(error, HarnessError):
+            print(f"failed: {error}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exc()
+        return 1
+    return 0
+
+
+def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag) -> None:
+    """Trains and evaluates what the folder does not hold yet.
+
+    Raises:
+        Interrupted: It was asked to stop; the state says so and a checkpoint is there.
+    """
+    import torch
+    import transformers
+
+    from harness.policy import load_policy
+    from harness.train.processes import Processes
+
+    started = time.monotonic()
+    transformers.utils.logging.disable_progress_bar()
+    if job.num_threads:
+        torch.set_num_threads(job.num_threads)
+    processes = Processes(job.device, job.spec.precision)
+    if processes.is_main:
+        recorder.start(str(processes.device), num_processes=processes.count, num_threads=torch.get_num_threads())
+    trained = folder.weights.is_dir()
+    policy = load_policy(str(folder.weights) if trained else job.spec.model, processes.device)
+    if isinstance(job.spec.method, Trained) and not trained:
+        _train(job, job.spec.method, policy, folder, recorder, processes, stop)
+    elif processes.is_main:
+        _keep_rows(folder, recorder)
+    if processes.is_main:
+        # Here, so that it goes even when the worker that trained was killed before it could.
+        shutil.rmtree(folder.checkpoint, ignore_errors=True)
+    evaluations = _evaluate(job, policy, folder, recorder, processes, stop)
+    if processes.is_main:
+        summary = {
+            "method": job.spec.method.type,
+            "source": job.spec.source,
+            "seed": job.spec.seed,
+            "evaluations": evaluations,
+            "train": _last_metrics(folder),
+            "attempt_s": time.monotonic() - started,
+        }
+        recorder.complete(summary)
+
+
+def _keep_rows(folder: RunFolder, recorder: Recorder) -> None:
+    """Training is over (or there is none): all rows on record stay."""
+    rows = read_jsonl(folder.metrics) if folder.metrics.exists() else []
+    recorder.resume_from(max((int(row["step"]) + 1 for row in rows), default=0))
+
+
+def _train(
+    job: Job, settings: Trained, policy: Any, folder: RunFolder, recorder: Recorder, processes: Any, stop: StopFlag
+) -> None:
+    from harness.tasks.base import load_task
+    from harness.train.loop import Loop
+
+    assert job.spec.source is not None
+    method = resolve(METHODS, "method", settings.type)(job.spec, policy, load_task(job.spec.source), processes)  # type: ignore[attr-defined]
+    loop = Loop(
+        method,
+        policy,
+        settings,
+        processes,
+        checkpoints=folder.checkpoint,
+        checkpoint_every=job.checkpoint_every,
+        micro_batch_size=job.micro_batch_size,
+    )
+    first = loop.resume()
+    if processes.is_main:
+        recorder.resume_from(first)
+        recorder.progress("train", first, settings.num_steps)
+    try:
+        for record in loop.run(lambda: stop.is_set):
+            done = record.step + 1
+            if processes.is_main:
+                recorder.metrics(record.step, record.metrics)
+                if record.batch.samples and (record.step % RECORD_COMPLETIONS_EVERY == 0 or loop.done):
+                    recorder.completions(record.step, record.batch.samples, record.batch.pictures)
+                recorder.progress("train", done, settings.num_steps)
+            every = job.evaluation.every
+            if every and (done % every == 0 or loop.done):
+                _validate(job, policy, recorder, processes, record.step)
+            if processes.is_main:
+                recorder.sync()
+    except Interrupted:
+        if processes.is_main:
+            recorder.interrupt(loop.step)
+        raise
+    if processes.is_main:
+        unfinished = folder.weights.with_name(".weights.tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        policy.save(unfinished)
+        os.replace(unfinished, folder.weights)
+    processes.wait()
+
+
+def _validate(job: Job, policy: Any, recorder: Recorder, processes: Any, step: int) -> None:
+    from harness.evaluate import evaluate, summarise
+    from harness.tasks.base import load_task
+
+    for target in job.targets:
+        task = load_task(target)
+        rows = evaluate(
+            policy,
+            task,
+            "validation",
+            job.evaluation.num_validation,
+            processes,
+            max_new_tokens=job.evaluation.max_new_tokens or evaluation_tokens(job.spec.model),
+        )
+        if processes.is_main:
+            summary = summarise(rows, task)
+            recorder.validation(step, target, {key: summary[key] for key in ("accuracy", "format")})
+
+
+def _evaluate(
+    job: Job, policy: Any, folder: RunFolder, recorder: Recorder, processes: Any, stop: StopFlag
+) -> dict[str, Any]:
+    """Test evaluations of all targets on record, those of this job made where they are missing or too short."""
+    from harness.evaluate import evaluate, summarise
+    from harness.tasks.base import load_task
+
+    evaluations = {
+        target: summarise(read_jsonl(path), load_task(target)) for target, path in folder.evaluations().items()
+    }
+    num_examples = job.evaluation.num_examples
+    num_steps = getattr(job.spec.method, "num_steps", 0)
+    for target in job.targets:
+        if target in evaluations and evaluations[target]["num_examples"] >= num_examples:
+            continue
+        # Asked together: a process that stopped alone would leave the others waiting for its rows.
+        if processes.add({"stop": float(stop.is_set)})["stop"]:
+            if processes.is_main:
+                recorder.interrupt(num_steps)
+            raise Interrupted("stopped between two evaluations")
+        if processes.is_main:
+            recorder.progress("evaluate", num_steps, num_steps, target)
+        task = load_task(target)
+        rows = evaluate(
+            policy,
+            task,
+            "test",
+            num_examples,
+            processes,
+            max_new_tokens=job.evaluation.max_new_tokens or evaluation_tokens(job.spec.model),
+        )
+        if processes.is_main:
+            recorder.evaluation(target, rows)
+        evaluations[target] = summarise(rows, task)
+    return evaluations
+
+
+def _last_metrics(folder: RunFolder) -> dict[str, float]:
+    """The last value of every metric but times, which no two attempts share."""
+    rows = read_jsonl(folder.metrics) if folder.metrics.exists() else []
+    last = {key: value for row in rows for key, value in row.items()}
+    return {key: value for key, value in last.items() if key != "step" and not key.startswith("time/")}
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
