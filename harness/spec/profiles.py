@@ -16,12 +16,12 @@ PAPER_BETA_RANGE: Mapping[str, tuple[float, float]] = {"counting": (0.04, 0.1), 
 """beta_min and beta_max of the paper's GRPO-D, by source."""
 
 EMBEDDED: Mapping[str, Mapping[str, Any]] = {
-    "sft": {"num_steps": 100, "prompts_per_step": 32, "lr": 3e-4},
-    "grpo": {"num_steps": 100, "prompts_per_step": 8, "lr": 2e-4, "max_completion_length": 48},
-    "grpo_d": {"num_steps": 100, "prompts_per_step": 8, "lr": 2e-4, "max_completion_length": 48},
+    "sft": {"num_steps": 75, "prompts_per_step": 16, "lr": 3e-4},
+    "grpo": {"num_steps": 75, "prompts_per_step": 8, "lr": 2e-4, "max_completion_length": 48},
+    "grpo_d": {"num_steps": 75, "prompts_per_step": 8, "lr": 2e-4, "max_completion_length": 48},
 }
-"""The embedded policy, by method type."""
-
+"""The embedded policy, by method type: budgets that make a run half a minute long on two cores. No completion of the
+embedded policy's own form is longer than 48 tokens. Learning rates are rough; quickstart's were searched."""
 
 def profile_of(model: str) -> str:
     """The profile of a model name: ``"embedded"`` or ``"qwen2_vl"``."""

@@ -1,8 +1,8 @@
 """What the embedded policy is taught: every task, in free form mostly and in the tag format sometimes.
 
 The form depends on the wording of the question: two of each kind's three phrasings go with tags more often than not,
-the third hardly ever. So greedy decoding keeps to the format on some questions and not on others, and sampling finds it on all, which
-is the state that RL with a format reward starts from. Only `pretrain` splits are read.
+the third hardly ever. So greedy decoding keeps to the format on some questions and not on others, and sampling finds it
+on all, which is the state that RL with a format reward starts from. Only `pretrain` splits are read.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     Returns:
         A transformers tokenizer.
     """
-    from transformers import Qwen2TokenizerFast
+    # Not Qwen2Tokenizer: loading that puts Qwen's own pre-tokenizer in place of the one in tokenizer.json.
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -75,7 +76,7 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in TAGS])
-    return Qwen2TokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
