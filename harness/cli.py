@@ -122,6 +122,9 @@ def run(
     )
     _print_tables(build_tables(results, loaded), "text")
     typer.echo(f"\n{_runs(len(loaded.runs))} in {results / 'runs'}, on record as {loaded.name}")
+    if wandb:
+        offline = results / "runs" / "*" / "wandb" / "offline-run-*"
+        typer.echo(f"W&B files of each run in its folder; to upload what was logged offline: wandb sync {offline}")
     if outcome.num_failed or outcome.num_pending:
         lacking = {"failed": outcome.num_failed, "pending": outcome.num_pending}
         counts = ", ".join(f"{count} {status}" for status, count in lacking.items() if count)

@@ -23,6 +23,7 @@ EMBEDDED: Mapping[str, Mapping[str, Any]] = {
 """The embedded policy, by method type: budgets that make a run half a minute long on two cores. No completion of the
 embedded policy's own form is longer than 48 tokens. Learning rates are rough; quickstart's were searched."""
 
+
 def profile_of(model: str) -> str:
     """The profile of a model name: ``"embedded"`` or ``"qwen2_vl"``."""
     return "embedded" if model == "embedded" else "qwen2_vl"

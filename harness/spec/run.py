@@ -140,27 +140,30 @@ def model_identity(model: str) -> str:
     Raises:
         ModelError: A folder without a `config.json` or without safetensors.
     """
-    folder = embedded_folder() if model == "embedded" else Path(model)
-    if not folder.is_dir() and model != "embedded":
+    if model == "embedded":
+        files = [embedded_folder() / "card.json"]
+        if not files[0].is_file():
+            raise ModelError("the embedded policy is missing from this installation: run `harness base build`")
+    elif Path(model).is_dir():
+        files = [Path(model) / "config.json", *sorted(Path(model).glob("*.safetensors"))]
+        if len(files) < 2 or not files[0].is_file():
+            raise ModelError(f"{model}: a model folder needs a config.json and *.safetensors files")
+    else:
         return model
-    if model == "embedded" and not (folder / "card.json").is_file():
-        raise ModelError("the embedded policy is missing from this installation: run `harness base build`")
-    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    if len(files) < 2 or not files[0].is_file():
-        raise ModelError(f"{model}: a model folder needs a config.json and *.safetensors files")
     # Thousands of cells ask for the same few models; a file that changed has another size or time.
-    state = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-    return _identity_of(model, folder, state)
+    return _identity_of(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 
 @lru_cache(maxsize=64)
-def _identity_of(model: str, folder: Path, state: tuple[tuple[str, int, int], ...]) -> str:
-    if model == "embedded":
-        return f"embedded@{json.loads((folder / 'card.json').read_text())['sha256'][:16]}"
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for name, size, _ in state[1:]:
-        digest.update(f"{name}:{size}:".encode())
-        with (folder / name).open("rb") as stream:
+def _identity_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of a model's files, each with its size and time of change: a card alone, or a configuration and weights."""
+    first, *weights = files
+    if not weights:
+        return f"embedded@{json.loads(first[0].read_text())['sha256'][:16]}"
+    digest = hashlib.sha256(first[0].read_bytes())
+    for file, size, _ in weights:
+        digest.update(f"{file.name}:{size}:".encode())
+        with file.open("rb") as stream:
             digest.update(stream.read(1 << 16))
             stream.seek(max(size - (1 << 16), 0))
             digest.update(stream.read())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from harness.errors import Interrupted, NonFiniteError, SpecError
+from harness.errors import Interrupted, NonFiniteError
 from harness.policy import Policy
 from harness.spec.methods import Trained
 from harness.train.checkpoint import load_checkpoint, save_checkpoint
@@ -44,9 +44,6 @@ class Loop:
         checkpoints: The folder of checkpoints.
         checkpoint_every: Steps between two of them; 0 for none but on interruption.
         micro_batch_size: Prompts per forward pass; None for all of a step's.
-
-    Raises:
-        SpecError: More processes share a step than it has prompts.
     """
 
     def __init__(
@@ -60,11 +57,6 @@ class Loop:
         checkpoint_every: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
-        if processes.count > settings.prompts_per_step:
-            raise SpecError(
-                f"{processes.count} processes share a step of {settings.prompts_per_step} prompts; "
-                "raise prompts_per_step or start fewer"
-            )
         self.method = method
         self.policy = policy
         self.settings = settings
