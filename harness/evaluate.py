@@ -89,7 +89,7 @@ def evaluate(
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
-    """What a summary holds of an evaluation: counts, accuracy and format in [0, 1], protocol."""
+    """What a summary holds of an evaluation: counts, accuracy and format in [0, 1], protocol, the length asked for."""
     num_correct = sum(bool(row["correct"]) for row in rows)
     return {
         "protocol": task.protocol,
@@ -98,4 +98,5 @@ def summarise(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
         "accuracy": num_correct / len(rows),
         "format": sum(row["format"] for row in rows) / len(rows),
         "mean_length": sum(row["num_tokens"] for row in rows) / len(rows),
+        "max_new_tokens": rows[0].get("max_new_tokens"),
     }

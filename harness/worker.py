@@ -19,6 +19,7 @@ from harness.errors import HarnessError, Interrupted
 from harness.record.atomic import read_jsonl
 from harness.record.folder import RunFolder
 from harness.record.recorder import Recorder, job_folder
+from harness.record.state import answers
 from harness.record.wandb_mirror import WandbMirror
 from harness.spec import Job
 from harness.spec.methods import Trained
@@ -194,10 +195,9 @@ def _evaluate(
     evaluations = {
         target: summarise(read_jsonl(path), load_task(target)) for target, path in folder.evaluations().items()
     }
-    num_examples = job.evaluation.num_examples
     num_steps = getattr(job.spec.method, "num_steps", 0)
     for target in job.targets:
-        if target in evaluations and evaluations[target]["num_examples"] >= num_examples:
+        if answers(evaluations.get(target), job.evaluation):
             continue
         # Asked together: a process that stopped alone would leave the others waiting for its rows.
         if processes.add({"stop": float(stop.is_set)})["stop"]:
@@ -211,10 +211,12 @@ def _evaluate(
             policy,
             task,
             "test",
-            num_examples,
+            job.evaluation.num_examples,
             processes,
             max_new_tokens=job.evaluation.max_new_tokens or evaluation_tokens(job.spec.model),
         )
+        # A sweep that asks for another length must not be answered by these rows.
+        rows = [row | {"max_new_tokens": job.evaluation.max_new_tokens} for row in rows]
         if processes.is_main:
             recorder.evaluation(target, rows)
         evaluations[target] = summarise(rows, task)

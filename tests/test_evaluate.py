@@ -75,6 +75,7 @@ def test_a_summary_counts_by_hand() -> None:
         "accuracy": 0.5,
         "format": 0.5,
         "mean_length": 6.0,
+        "max_new_tokens": None,
     }
 
 

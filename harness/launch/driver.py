@@ -248,7 +248,7 @@ class _Driver:
             progress.failed(run_id, failed.error or "unknown")
 
     def _is_complete(self, run: SweepRun) -> bool:
-        return is_complete(RunFolder(self._results, run.run_id), run.targets, self._sweep.evaluation.num_examples)
+        return is_complete(RunFolder(self._results, run.run_id), run.targets, self._sweep.evaluation)
 
     def _outcome(self) -> SweepOutcome:
         return SweepOutcome(

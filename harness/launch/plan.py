@@ -93,7 +93,7 @@ def make_plan(sweep: Sweep, results: str | Path) -> Plan:
             run_id=run.run_id,
             spec=run.spec,
             targets=run.targets,
-            status=current_status(RunFolder(results, run.run_id), run.targets, sweep.evaluation.num_examples)[0],
+            status=current_status(RunFolder(results, run.run_id), run.targets, sweep.evaluation)[0],
             settings=settings.get(run.run_id, {}),
         )
         for run in sweep.runs.values()

@@ -21,6 +21,7 @@ from harness.launch.table import counted, print_line, print_table
 from harness.record.atomic import read_json
 from harness.record.folder import RunFolder, run_folders
 from harness.record.state import RunState, is_alive, is_complete, read_state
+from harness.spec.methods import Evaluation
 
 if TYPE_CHECKING:
     from harness.spec.sweep import Sweep
@@ -59,8 +60,8 @@ class StatusRow:
         return asdict(self) | {"targets": list(self.targets)}
 
 
-def current_status(folder: RunFolder, targets: Sequence[str], num_examples: int) -> tuple[str, str | None]:
-    """What a run is for somebody who asks for these targets and this many examples.
+def current_status(folder: RunFolder, targets: Sequence[str], evaluation: Evaluation) -> tuple[str, str | None]:
+    """What a run is for somebody who asks for these targets, evaluated like this.
 
     Returns:
         The status and a note, or None: a run that is complete for less than what is asked is "pending" with the note
@@ -68,7 +69,7 @@ def current_status(folder: RunFolder, targets: Sequence[str], num_examples: int)
     """
     if not folder.path.is_dir():
         return "pending", None
-    if is_complete(folder, targets, num_examples):
+    if is_complete(folder, targets, evaluation):
         return "completed", None
     state = read_state(folder)
     if is_locked(folder.path):
@@ -109,7 +110,7 @@ def sweep_status(sweep: Sweep, results: str | Path) -> list[StatusRow]:
     for run in sweep.runs.values():
         folder = RunFolder(results, run.run_id)
         spec = run.spec.model_dump(mode="json")
-        rows.append(_row(folder, spec, run.targets, sweep.evaluation.num_examples))
+        rows.append(_row(folder, spec, run.targets, sweep.evaluation))
     return rows
 
 
@@ -124,12 +125,12 @@ def all_status(results: str | Path) -> list[StatusRow]:
             job = {**record["job"], "spec": record["spec"]}
         else:
             continue
-        rows.append(_row(folder, job["spec"], tuple(job["targets"]), job["evaluation"]["num_examples"]))
+        rows.append(_row(folder, job["spec"], tuple(job["targets"]), Evaluation.model_validate(job["evaluation"])))
     return rows
 
 
-def _row(folder: RunFolder, spec: Mapping[str, Any], targets: tuple[str, ...], num_examples: int) -> StatusRow:
-    status, note = current_status(folder, targets, num_examples)
+def _row(folder: RunFolder, spec: Mapping[str, Any], targets: tuple[str, ...], evaluation: Evaluation) -> StatusRow:
+    status, note = current_status(folder, targets, evaluation)
     state = read_state(folder)
     updated = None
     if state.heartbeat:

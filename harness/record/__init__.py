@@ -7,6 +7,7 @@ from harness.record.recorder import Recorder
 from harness.record.state import (
     RunState,
     is_alive,
+    answers,
     is_complete,
     mark_failed,
     read_state,
@@ -23,6 +24,7 @@ __all__ = [
     "WandbMirror",
     "append_jsonl",
     "is_alive",
+    "answers",
     "is_complete",
     "mark_failed",
     "provenance",

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 from harness.errors import DataError
 from harness.record.atomic import read_json, write_json
 from harness.record.folder import RunFolder
+from harness.spec.methods import Evaluation
 
 Status = Literal["pending", "running", "completed", "failed", "pruned"]
 Phase = Literal["load", "train", "evaluate"]
@@ -111,8 +112,8 @@ def read_summary(folder: RunFolder) -> dict[str, Any] | None:
         return None
 
 
-def is_complete(folder: RunFolder, targets: Iterable[str], num_examples: int) -> bool:
-    """Whether a run is completed and has been evaluated on each target with at least so many examples.
+def is_complete(folder: RunFolder, targets: Iterable[str], evaluation: Evaluation) -> bool:
+    """Whether a run is completed and has been evaluated on each target as asked.
 
     Reads `summary.json` alone: an evaluation is in it only when its file was written.
     """
@@ -120,7 +121,19 @@ def is_complete(folder: RunFolder, targets: Iterable[str], num_examples: int) ->
     if summary is None:
         return False
     evaluations: Mapping[str, Mapping[str, Any]] = summary.get("evaluations", {})
-    return all(evaluations.get(target, {}).get("num_examples", -1) >= num_examples for target in targets)
+    return all(answers(evaluations.get(target), evaluation) for target in targets)
+
+
+def answers(made: Mapping[str, Any] | None, asked: Evaluation) -> bool:
+    """Whether an evaluation in a summary is what is asked for: at least as many examples, answers cut at the same length.
+
+    Args:
+        made: The target's entry in a summary; None where there is none.
+        asked: What a sweep wants.
+    """
+    if made is None:
+        return False
+    return made["num_examples"] >= asked.num_examples and made.get("max_new_tokens") == asked.max_new_tokens
 
 
 def boot_id() -> str | None:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from harness.errors import DataError
 from harness.record.atomic import read_json, read_jsonl
 from harness.record.folder import RunFolder, run_folders
-from harness.record.state import read_summary
+from harness.record.state import answers, read_summary
 from harness.record.sweep_record import read_sweep_record
+from harness.spec.methods import Evaluation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,10 +60,10 @@ class AskedCell:
 
 @dataclass(frozen=True)
 class Asked:
-    """A sweep's cells, and how many test examples per target it wants."""
+    """A sweep's cells, and how it wants them evaluated."""
 
     name: str
-    num_examples: int
+    evaluation: Evaluation
     cells: tuple[AskedCell, ...]
 
 
@@ -116,7 +117,7 @@ def asked_by(results_dir: str | Path, sweep: str | Path | Sweep) -> Asked:
         )
         for cell in sweep.cells
     )
-    return Asked(sweep.name, sweep.evaluation.num_examples, cells)
+    return Asked(sweep.name, sweep.evaluation, cells)
 
 
 def _asked_on_record(results: Path, name: str) -> Asked:
@@ -126,7 +127,7 @@ def _asked_on_record(results: Path, name: str) -> Asked:
         method, source, seed = _named_by(cell["run_id"])
         settings = _settings(cell["settings"])
         cells.append(AskedCell(cell["run_id"], method, source, seed, tuple(cell["targets"]), settings))
-    return Asked(record["name"], int(record["evaluation"]["num_examples"]), tuple(cells))
+    return Asked(record["name"], Evaluation.model_validate(record["evaluation"]), tuple(cells))
 
 
 def _named_by(run_id: str) -> tuple[str, str | None, int]:
@@ -156,17 +157,17 @@ def _flat(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield prefix + key, item
 
 
-def measure(results_dir: str | Path, run_id: str, target: str, num_examples: int | None = None) -> Measurement | None:
-    """What a run scored on the first examples of a target.
+def measure(results_dir: str | Path, run_id: str, target: str, asked: Evaluation | None = None) -> Measurement | None:
+    """What a run scored on a target.
 
     Args:
         results_dir: The results folder.
         run_id: The run.
         target: The task it was evaluated on.
-        num_examples: How many of the first test examples count; None for all that were evaluated.
+        asked: How many of the first test examples count, and where answers were cut; None for all on record.
 
     Returns:
-        None where the run is not completed, was not evaluated on this target, or on fewer examples.
+        None where the run is not completed, or was not evaluated on this target as asked.
 
     Raises:
         DataError: The evaluation's file has not the rows that the summary counts.
@@ -174,13 +175,13 @@ def measure(results_dir: str | Path, run_id: str, target: str, num_examples: int
     folder = RunFolder(results_dir, run_id)
     summary = read_summary(folder)
     counted = None if summary is None else summary["evaluations"].get(target)
-    if counted is None or counted["num_examples"] < (num_examples or 1):
+    if counted is None or (asked is not None and not answers(counted, asked)):
         return None
     path = folder.evaluation(target)
     rows = list(read_jsonl(path)) if path.is_file() else []
     if len(rows) < counted["num_examples"]:
         raise DataError(f"{path}: {len(rows)} rows where the run's summary counts {counted['num_examples']}")
-    rows = rows[:num_examples]
+    rows = rows[: asked.num_examples if asked else None]
     formats = [float(row["format"]) for row in rows if row.get("format") is not None]
     return Measurement(
         correct=np.array([bool(row["correct"]) for row in rows], dtype=np.bool_),
@@ -237,7 +238,7 @@ def _asked_rows(results: Path, sweep: str | Path | Sweep) -> Iterator[dict[str, 
             if (cell.run_id, target) in seen:
                 continue
             seen.add((cell.run_id, target))
-            measurement = measure(results, cell.run_id, target, asked.num_examples)
+            measurement = measure(results, cell.run_id, target, asked.evaluation)
             if measurement is not None:
                 folder = RunFolder(results, cell.run_id)
                 row = _row(folder, read_json(folder.run_json), asked.name, target, measurement)

@@ -111,9 +111,9 @@ def build_tables(results_dir: str | Path, sweep: str | Path | Sweep) -> list[Tab
     for group in _groups(asked):
         for run_id in group.run_ids:
             if (run_id, group.target) not in measured:
-                measured[run_id, group.target] = measure(results_dir, run_id, group.target, asked.num_examples)
+                measured[run_id, group.target] = measure(results_dir, run_id, group.target, asked.evaluation)
         found = {run_id: measured[run_id, group.target] for run_id in group.run_ids}
-        rows.append(_table_row(group, found, asked.num_examples))
+        rows.append(_table_row(group, found, asked.evaluation.num_examples))
     return rows
 
 

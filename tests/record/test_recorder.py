@@ -8,6 +8,7 @@ import pytest
 from harness.record import Recorder, is_complete, read_json, read_jsonl, read_state
 from harness.record import recorder as module
 from harness.record.folder import RunFolder
+from harness.spec.methods import Evaluation
 
 
 def _train(recorder, steps):
@@ -113,7 +114,7 @@ def test_complete_writes_the_summary(recorder, folder, capsys):
     assert read_json(folder.summary) == {"run_id": folder.run_id, "evaluations": {"counting": {"num_examples": 1}}}
     assert read_state(folder).status == "completed"
     assert read_json(folder.run_json)["attempts"][0]["outcome"] == "completed"
-    assert is_complete(folder, ["counting"], 1)
+    assert is_complete(folder, ["counting"], Evaluation(num_examples=1))
     assert capsys.readouterr().out == f"completed: {folder.path}\n"
 
 

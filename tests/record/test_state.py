@@ -19,6 +19,7 @@ from harness.record import (
     write_state,
 )
 from harness.record.state import boot_id
+from harness.spec.methods import Evaluation
 
 
 def _age(file, by):
@@ -66,13 +67,14 @@ def test_a_foreign_state_is_an_error(folder):
 
 
 def test_complete_means_every_target_with_enough_examples(folder):
-    assert not is_complete(folder, [], 0)
+    assert not is_complete(folder, [], Evaluation(num_examples=1))
     assert read_summary(folder) is None
     write_json(folder.summary, {"evaluations": {"counting": {"num_examples": 200}, "geometry": {"num_examples": 100}}})
-    assert is_complete(folder, ["counting"], 200)
-    assert is_complete(folder, ["counting", "geometry"], 100)
-    assert not is_complete(folder, ["counting", "geometry"], 200)
-    assert not is_complete(folder, ["counting", "relations"], 1)
+    assert is_complete(folder, ["counting"], Evaluation(num_examples=200))
+    assert not is_complete(folder, ["counting"], Evaluation(num_examples=200, max_new_tokens=32))
+    assert is_complete(folder, ["counting", "geometry"], Evaluation(num_examples=100))
+    assert not is_complete(folder, ["counting", "geometry"], Evaluation(num_examples=200))
+    assert not is_complete(folder, ["counting", "relations"], Evaluation(num_examples=1))
 
 
 def test_a_lost_worker_is_marked_failed_where_it_was(folder):

@@ -14,6 +14,7 @@ from harness.record.atomic import write_jsonl
 from harness.record.folder import RunFolder
 from harness.record.sweep_record import write_sweep_record
 from harness.report.collect import load_results, measure
+from harness.spec.methods import Evaluation
 from harness.spec.run import RunSpec
 
 BASE = RunSpec.model_validate({"method": "base"})
@@ -81,9 +82,10 @@ def test_an_empty_results_folder_is_an_empty_frame(results: Path, make_sweep) ->
 def test_what_is_not_on_record_is_missing(results: Path, write_run) -> None:
     run_id = write_run(SFT, {"counting": [1, 0, 1]})
     assert measure(results, run_id, "geometry") is None
-    assert measure(results, run_id, "counting", 4) is None
+    assert measure(results, run_id, "counting", Evaluation(num_examples=4)) is None
+    assert measure(results, run_id, "counting", Evaluation(num_examples=3, max_new_tokens=9)) is None
     assert measure(results, "sft-counting-s9-0123456789-v1", "counting") is None
-    measured = measure(results, run_id, "counting", 3)
+    measured = measure(results, run_id, "counting", Evaluation(num_examples=3))
     assert measured is not None
     assert measured.correct.tolist() == [True, False, True]
 
