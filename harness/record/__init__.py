@@ -6,8 +6,8 @@ from harness.record.provenance import provenance
 from harness.record.recorder import Recorder
 from harness.record.state import (
     RunState,
-    is_alive,
     answers,
+    is_alive,
     is_complete,
     mark_failed,
     read_state,

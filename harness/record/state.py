@@ -125,7 +125,7 @@ def is_complete(folder: RunFolder, targets: Iterable[str], evaluation: Evaluatio
 
 
 def answers(made: Mapping[str, Any] | None, asked: Evaluation) -> bool:
-    """Whether an evaluation in a summary is what is asked for: at least as many examples, answers cut at the same length.
+    """Whether an evaluation in a summary is what is asked for: as many examples or more, cut at the same length.
 
     Args:
         made: The target's entry in a summary; None where there is none.

@@ -90,7 +90,7 @@ def test_status_rows(sweep, results, run_ids):
     assert (rows[1]["status"], rows[1]["note"]) == ("running", "train")
     assert (rows[2]["run_id"], rows[2]["status"], rows[2]["updated"]) == (fresh, "pending", None)
     text = text_of(lambda console: print_status(sweep_status(sweep, results), console), width=30)
-    assert f"{failed}  counting  failed   1/4    1970-01-01T00:00:00+00:00  [bad] x\n" in text
+    assert f"{failed}  counting  failed   1/4   1970-01-01T00:00:00+00:00  [bad] x\n" in text
     assert text.endswith("3 runs: 1 running, 1 failed, 1 pending\n")
     terminal = text_of(
         lambda console: print_status(sweep_status(sweep, results), console), width=200, force_terminal=True

@@ -207,7 +207,7 @@ def test_the_colours_of_the_text_are_in_the_picture_and_nothing_is_cut_off(examp
         for place, colour in enumerate((*INKS, ASKED), start=1):
             wanted = asked if colour == ASKED else f"given_{place}" in example.metadata
             count = int((np.abs(pixels - colour).max(axis=-1) <= 12).sum())
-            assert (count >= 6) == wanted, example.id
+            assert count >= 4 if wanted else count == 0, example.id
         rim = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         assert (rim == rim[0]).all(), example.id
 
