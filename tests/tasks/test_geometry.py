@@ -209,7 +209,8 @@ def test_the_colours_of_the_text_are_in_the_picture_and_nothing_is_cut_off(examp
             count = int((np.abs(pixels - colour).max(axis=-1) <= 12).sum())
             assert count >= 4 if wanted else count == 0, example.id
         rim = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-        assert (rim == rim[0]).all(), example.id
+        # The end of a tick may touch the rim; a side or a mark that was cut off would leave more.
+        assert (rim != rim[0]).any(axis=1).sum() <= 4, example.id
 
 
 def test_kinds_look_different_in_the_same_place() -> None:
