@@ -19,10 +19,10 @@ from harness.errors import HarnessError, Interrupted
 from harness.record.atomic import read_jsonl
 from harness.record.folder import RunFolder
 from harness.record.recorder import Recorder, job_folder
-from harness.record.state import answers
+from harness.record.state import SUMMARY_KEYS, answers
 from harness.record.wandb_mirror import WandbMirror
 from harness.spec import Job
-from harness.spec.methods import Trained
+from harness.spec.methods import Split, Trained
 from harness.spec.names import METHODS, resolve
 from harness.spec.profiles import evaluation_tokens
 
@@ -84,9 +84,11 @@ def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag) -> None
 
     from harness.policy import load_policy
     from harness.train.processes import Processes
+    from harness.train.randomness import repeatable
 
     started = time.monotonic()
     transformers.utils.logging.disable_progress_bar()
+    repeatable()
     if job.num_threads:
         torch.set_num_threads(job.num_threads)
     processes = Processes(job.device, job.spec.precision)
@@ -101,13 +103,15 @@ def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag) -> None
     if processes.is_main:
         # Here, so that it goes even when the worker that trained was killed before it could.
         shutil.rmtree(folder.checkpoint, ignore_errors=True)
-    evaluations = _evaluate(job, policy, folder, recorder, processes, stop)
+    evaluated = {
+        key: _evaluate(split, job, policy, folder, recorder, processes, stop) for split, key in SUMMARY_KEYS.items()
+    }
     if processes.is_main:
         summary = {
             "method": job.spec.method.type,
             "source": job.spec.source,
             "seed": job.spec.seed,
-            "evaluations": evaluations,
+            **evaluated,
             "train": _last_metrics(folder),
             "attempt_s": time.monotonic() - started,
         }
@@ -186,18 +190,18 @@ def _validate(job: Job, policy: Any, recorder: Recorder, processes: Any, step: i
 
 
 def _evaluate(
-    job: Job, policy: Any, folder: RunFolder, recorder: Recorder, processes: Any, stop: StopFlag
+    split: Split, job: Job, policy: Any, folder: RunFolder, recorder: Recorder, processes: Any, stop: StopFlag
 ) -> dict[str, Any]:
-    """Test evaluations of all targets on record, those of this job made where they are missing or too short."""
+    """A split's evaluations on record, those that this job asks for made where they are missing or too short."""
     from harness.evaluate import evaluate, summarise
     from harness.tasks.base import load_task
 
     evaluations = {
-        target: summarise(read_jsonl(path), load_task(target)) for target, path in folder.evaluations().items()
+        target: summarise(read_jsonl(path), load_task(target)) for target, path in folder.evaluations(split).items()
     }
     num_steps = getattr(job.spec.method, "num_steps", 0)
-    for target in job.targets:
-        if answers(evaluations.get(target), job.evaluation):
+    for target in job.targets if split in job.evaluation.splits else ():
+        if answers(evaluations.get(target), job.evaluation, split):
             continue
         # Asked together: a process that stopped alone would leave the others waiting for its rows.
         if processes.add({"stop": float(stop.is_set)})["stop"]:
@@ -210,15 +214,15 @@ def _evaluate(
         rows = evaluate(
             policy,
             task,
-            "test",
-            job.evaluation.num_examples,
+            split,
+            job.evaluation.num(split),
             processes,
             max_new_tokens=job.evaluation.max_new_tokens or evaluation_tokens(job.spec.model),
         )
         # A sweep that asks for another length must not be answered by these rows.
         rows = [row | {"max_new_tokens": job.evaluation.max_new_tokens} for row in rows]
         if processes.is_main:
-            recorder.evaluation(target, rows)
+            recorder.evaluation(target, rows, split)
         evaluations[target] = summarise(rows, task)
     return evaluations
 

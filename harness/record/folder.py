@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.spec.methods import Split
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -52,13 +54,16 @@ class RunFolder:
         """The sampled completions that a method chose to keep."""
         return self.path / "completions.jsonl"
 
-    def evaluation(self, target: str) -> Path:
-        """A row per test example of a target."""
-        return self.path / "eval" / f"{target}.jsonl"
+    def evaluation(self, target: str, split: Split = "test") -> Path:
+        """A row per example of a target; `eval/<target>.jsonl` are those of the test split."""
+        return self._evaluated(split) / f"{target}.jsonl"
 
-    def evaluations(self) -> dict[str, Path]:
+    def evaluations(self, split: Split = "test") -> dict[str, Path]:
         """The evaluations on record: target -> file, by name."""
-        return {file.stem: file for file in sorted((self.path / "eval").glob("[!.]*.jsonl"))}
+        return {file.stem: file for file in sorted(self._evaluated(split).glob("[!.]*.jsonl"))}
+
+    def _evaluated(self, split: Split) -> Path:
+        return self.path / "eval" if split == "test" else self.path / "eval" / split
 
     @property
     def checkpoint(self) -> Path:

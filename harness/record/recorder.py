@@ -23,8 +23,9 @@ from harness.record.atomic import (
 )
 from harness.record.folder import RunFolder
 from harness.record.provenance import provenance
-from harness.record.state import Phase, RunState, boot_id, write_state
+from harness.record.state import SUMMARY_KEYS, Phase, RunState, boot_id, write_state
 from harness.record.wandb_mirror import Images, WandbMirror
+from harness.spec.methods import Split
 
 if TYPE_CHECKING:
     from harness.spec.run import Job
@@ -150,17 +151,18 @@ class Recorder:
         if self._mirror is not None:
             self._mirror.validation(step, target, values)
 
-    def evaluation(self, target: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Writes `eval/<target>.jsonl` whole.
+    def evaluation(self, target: str, rows: Iterable[Mapping[str, Any]], split: Split = "test") -> None:
+        """Writes the file of an evaluation whole.
 
         Args:
             target: The task.
-            rows: One per test example, in order: index, id, question, completion, extracted, correct, format,
+            rows: One per example, in order: index, id, question, completion, extracted, correct, format,
                 accuracy_reward, solution, num_tokens.
+            split: Of the examples; W&B shows the test split alone.
         """
         rows = [dict(row) for row in rows]
-        write_jsonl(self.folder.evaluation(target), rows)
-        if self._mirror is not None:
+        write_jsonl(self.folder.evaluation(target, split), rows)
+        if self._mirror is not None and split == "test":
             self._mirror.evaluation(target, rows)
 
     def progress(self, phase: Phase, step: int, num_steps: int, target: str | None = None) -> None:
@@ -180,14 +182,20 @@ class Recorder:
         """Writes `summary.json`, which makes the run completed, and says where everything is.
 
         Args:
-            summary: Holds `evaluations`: target -> num_examples, num_correct, accuracy, format, protocol and more.
+            summary: Holds `evaluations`: target -> num_examples, num_correct, accuracy, format, protocol and more;
+                and `validations` likewise, where there are any.
 
         Raises:
             ValueError: An evaluation of the summary has no file, or there are no evaluations in it.
         """
         if "evaluations" not in summary:
             raise ValueError("a summary needs its evaluations")
-        missing = [target for target in summary["evaluations"] if not self.folder.evaluation(target).exists()]
+        missing = [
+            target
+            for split, key in SUMMARY_KEYS.items()
+            for target in summary.get(key, ())
+            if not self.folder.evaluation(target, split).exists()
+        ]
         if missing:
             raise ValueError(f"no evaluation on record for {', '.join(missing)}")
         self.sync()

@@ -14,10 +14,13 @@ from typing import Any, Literal, cast
 from harness.errors import DataError
 from harness.record.atomic import read_json, write_json
 from harness.record.folder import RunFolder
-from harness.spec.methods import Evaluation
+from harness.spec.methods import Evaluation, Split
 
 Status = Literal["pending", "running", "completed", "failed", "pruned"]
 Phase = Literal["load", "train", "evaluate"]
+
+SUMMARY_KEYS: Mapping[Split, str] = {"test": "evaluations", "validation": "validations"}
+"""Where a summary keeps the evaluations of a split."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -120,20 +123,24 @@ def is_complete(folder: RunFolder, targets: Iterable[str], evaluation: Evaluatio
     summary = read_summary(folder)
     if summary is None:
         return False
-    evaluations: Mapping[str, Mapping[str, Any]] = summary.get("evaluations", {})
-    return all(answers(evaluations.get(target), evaluation) for target in targets)
+    return all(
+        answers(summary.get(SUMMARY_KEYS[split], {}).get(target), evaluation, split)
+        for split in evaluation.splits
+        for target in targets
+    )
 
 
-def answers(made: Mapping[str, Any] | None, asked: Evaluation) -> bool:
+def answers(made: Mapping[str, Any] | None, asked: Evaluation, split: Split) -> bool:
     """Whether an evaluation in a summary is what is asked for: as many examples or more, cut at the same length.
 
     Args:
         made: The target's entry in a summary; None where there is none.
         asked: What a sweep wants.
+        split: Of the examples.
     """
     if made is None:
         return False
-    return made["num_examples"] >= asked.num_examples and made.get("max_new_tokens") == asked.max_new_tokens
+    return made["num_examples"] >= asked.num(split) and made.get("max_new_tokens") == asked.max_new_tokens
 
 
 def boot_id() -> str | None:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from harness.errors import DataError
 from harness.record.atomic import read_json, read_jsonl
 from harness.record.folder import RunFolder, run_folders
-from harness.record.state import answers, read_summary
+from harness.record.state import SUMMARY_KEYS, answers, read_summary
 from harness.record.sweep_record import read_sweep_record
-from harness.spec.methods import Evaluation
+from harness.spec.methods import Evaluation, Split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +164,8 @@ def measure(results_dir: str | Path, run_id: str, target: str, asked: Evaluation
         results_dir: The results folder.
         run_id: The run.
         target: The task it was evaluated on.
-        asked: How many of the first test examples count, and where answers were cut; None for all on record.
+        asked: The split, how many of its first examples count, and where answers were cut; None for every test
+            example on record.
 
     Returns:
         None where the run is not completed, or was not evaluated on this target as asked.
@@ -174,14 +175,15 @@ def measure(results_dir: str | Path, run_id: str, target: str, asked: Evaluation
     """
     folder = RunFolder(results_dir, run_id)
     summary = read_summary(folder)
-    counted = None if summary is None else summary["evaluations"].get(target)
-    if counted is None or (asked is not None and not answers(counted, asked)):
+    split: Split = "test" if asked is None else asked.table_split
+    counted = None if summary is None else summary.get(SUMMARY_KEYS[split], {}).get(target)
+    if counted is None or (asked is not None and not answers(counted, asked, split)):
         return None
-    path = folder.evaluation(target)
+    path = folder.evaluation(target, split)
     rows = list(read_jsonl(path)) if path.is_file() else []
     if len(rows) < counted["num_examples"]:
         raise DataError(f"{path}: {len(rows)} rows where the run's summary counts {counted['num_examples']}")
-    rows = rows[: asked.num_examples if asked else None]
+    rows = rows[: asked.num(split) if asked else None]
     formats = [float(row["format"]) for row in rows if row.get("format") is not None]
     return Measurement(
         correct=np.array([bool(row["correct"]) for row in rows], dtype=np.bool_),

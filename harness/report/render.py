@@ -96,9 +96,10 @@ def notes(rows: Sequence[TableRow]) -> list[str]:
     protocols |= {row.target: row.protocol for row in rows if row.protocol is not None}
     baselines = " and ".join(_comparable(rows))
     lines = [
-        f"Accuracy in % of the first {num_examples} test examples of each target, mean over n seeds. In brackets the "
-        f"{100 * LEVEL:g} % bootstrap interval over seeds and examples ({NUM_RESAMPLES} resamples; all seeds share the "
-        f"examples); none with fewer than {MIN_SEEDS} seeds. base has no seed: its interval is over examples."
+        f"Accuracy in % of the first {num_examples} {rows[0].split} examples of each target, mean over n seeds. In "
+        f"brackets the {100 * LEVEL:g} % bootstrap interval over seeds and examples ({NUM_RESAMPLES} resamples; all "
+        f"seeds share the examples); none with fewer than {MIN_SEEDS} seeds. base has no seed: its interval is over "
+        "examples."
     ]
     if baselines:
         lines.append(f"Relative improvement of the mean over {baselines}: same source, same target.")
@@ -289,7 +290,7 @@ def _csv(rows: Sequence[TableRow]) -> str:
     """One line per accuracy; settings as JSON, run ids separated by blanks, a missing number as nothing."""
     stream = io.StringIO()
     heads = ["table", "method", "source", "target", "settings", "mean", "ci_low", "ci_high", "num_seeds", "num_missing"]
-    heads += ["num_examples", *(f"improvement_over_{name}" for name in BASELINES), "protocol", "run_ids"]
+    heads += ["num_examples", "split", *(f"improvement_over_{name}" for name in BASELINES), "protocol", "run_ids"]
     writer = csv.DictWriter(stream, heads, lineterminator="\n")
     writer.writeheader()
     for row in rows:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.report.collect import Asked, AskedCell, Measurement, asked_by, measure, table_of
 from harness.report.stats import interval_rng, relative_improvement, two_level_bootstrap
+from harness.spec.methods import Evaluation, Split
 
 if TYPE_CHECKING:
     from harness.spec.sweep import Sweep
@@ -42,7 +43,8 @@ class TableRow:
         ci_low: Lower bound of the 95 % interval; None with fewer than three seeds.
         ci_high: Upper bound.
         num_seeds: Completed runs behind the mean.
-        num_examples: Test examples per run.
+        num_examples: Examples per run.
+        split: What they are of: `test`, or `validation` in a search.
         run_ids: The completed runs.
         missing_run_ids: The runs that the sweep asks for and that are not complete here.
         protocol: The evaluation rule; None where nothing was evaluated.
@@ -58,6 +60,7 @@ class TableRow:
     ci_high: float | None
     num_seeds: int
     num_examples: int
+    split: Split
     run_ids: tuple[str, ...]
     missing_run_ids: tuple[str, ...]
     protocol: str | None
@@ -75,6 +78,7 @@ class TableRow:
             "ci_high": self.ci_high,
             "num_seeds": self.num_seeds,
             "num_examples": self.num_examples,
+            "split": self.split,
             "run_ids": list(self.run_ids),
         }
 
@@ -113,7 +117,7 @@ def build_tables(results_dir: str | Path, sweep: str | Path | Sweep) -> list[Tab
             if (run_id, group.target) not in measured:
                 measured[run_id, group.target] = measure(results_dir, run_id, group.target, asked.evaluation)
         found = {run_id: measured[run_id, group.target] for run_id in group.run_ids}
-        rows.append(_table_row(group, found, asked.evaluation.num_examples))
+        rows.append(_table_row(group, found, asked.evaluation))
     return rows
 
 
@@ -158,7 +162,7 @@ def improvement_over(row: TableRow, baseline: str, rows: Iterable[TableRow]) -> 
     return None if other is None else relative_improvement(row.mean, other.mean)
 
 
-def _table_row(group: _Group, found: Mapping[str, Measurement | None], num_examples: int) -> TableRow:
+def _table_row(group: _Group, found: Mapping[str, Measurement | None], evaluation: Evaluation) -> TableRow:
     complete = {run_id: item for run_id, item in found.items() if item is not None}
     mean = low = high = None
     if complete:
@@ -175,7 +179,8 @@ def _table_row(group: _Group, found: Mapping[str, Measurement | None], num_examp
         ci_low=low,
         ci_high=high,
         num_seeds=len(complete),
-        num_examples=num_examples,
+        num_examples=evaluation.num(evaluation.table_split),
+        split=evaluation.table_split,
         run_ids=tuple(complete),
         missing_run_ids=tuple(run_id for run_id in found if run_id not in complete),
         protocol=next((item.protocol for item in complete.values() if item.protocol is not None), None),

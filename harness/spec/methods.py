@@ -109,19 +109,35 @@ METHOD_MODELS: dict[str, type[_Method]] = {"base": Base, "sft": Sft, "grpo": Grp
 """A new method adds its class here and to the union, and its trainer to :data:`harness.spec.names.METHODS`."""
 
 
+Split = Literal["test", "validation"]
+"""What a run may be evaluated on."""
+
+
 class Evaluation(BaseModel):
     """How runs are looked at. Nothing here changes what a run trains, so nothing here is part of its identity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    splits: Annotated[tuple[Split, ...], Field(min_length=1)] = ("test",)
+    """What a finished run answers; a search looks at validation alone, and tables show the test split where it is one
+    of them."""
     num_examples: Count = 200
     """Test examples per target, the first ones of the split; [R] tests counting on 200."""
     every: Annotated[int, Field(ge=0)] = 0
     """Steps between two evaluations on validation examples during training; 0 for none."""
     num_validation: Count = 100
-    """Validation examples per target in each of those."""
+    """Validation examples per target in each of those, and of the finished run."""
     max_new_tokens: Count | None = None
     """Of an evaluation's completions; the protocol's own number where not set."""
+
+    @property
+    def table_split(self) -> Split:
+        """The split that tables are about."""
+        return "test" if "test" in self.splits else "validation"
+
+    def num(self, split: Split) -> int:
+        """Examples per target of a split."""
+        return self.num_examples if split == "test" else self.num_validation
 
     @model_validator(mode="after")
     def _bounded(self) -> Evaluation:

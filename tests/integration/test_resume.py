@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import harness
-from harness.record import RunFolder, read_state
+from harness.record import RunFolder, is_complete, read_state
 from harness.record.atomic import read_json, read_jsonl, write_json
 from harness.record.recorder import job_folder
 from harness.spec import Evaluation, Job, RunSpec
@@ -169,3 +169,28 @@ def test_a_run_that_fails_says_why(policy_folder: Path, tmp_path: Path) -> None:
     state = read_state(job_folder(job))
     assert state.status == "failed" and state.error
     assert json.dumps(state.error).count("\\n") == 0
+
+
+def test_a_completed_run_answers_its_validation_split_without_training(policy_folder: Path, tmp_path: Path) -> None:
+    job = make_job(policy_folder, "sft", tmp_path)
+    finish(job)
+    before = outcome(job)
+    asked = job.evaluation.model_copy(update={"splits": ("validation",)})
+    folder = job_folder(job)
+    assert is_complete(folder, job.targets, job.evaluation) and not is_complete(folder, job.targets, asked)
+    further = job.model_copy(update={"evaluation": asked})
+    write_json(folder.job_json, further.model_dump(mode="json"))
+    finish(further)
+    assert is_complete(folder, job.targets, job.evaluation) and is_complete(folder, job.targets, asked)
+    after = outcome(further)
+    assert (after["metrics"], after["weights"], after["evaluations"]) == (
+        before["metrics"],
+        before["weights"],
+        before["evaluations"],
+    )
+    rows = read_jsonl(folder.evaluation("counting", "validation"))
+    assert [row["id"] for row in rows] == [f"counting/validation/{index}" for index in range(3)]
+    validated = after["summary"]["validations"]["counting"]
+    assert validated["num_correct"] == sum(row["correct"] for row in rows)
+    # Greedy answers of the same weights: the last look during training saw the same.
+    assert validated["accuracy"] == after["summary"]["train"]["eval/counting/accuracy"]

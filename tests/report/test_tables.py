@@ -17,7 +17,7 @@ from harness.spec.run import RunSpec
 
 KEYS = {
     *("table", "method", "source", "target", "settings", "mean", "ci_low", "ci_high"),
-    *("num_seeds", "num_examples", "run_ids"),
+    *("num_seeds", "num_examples", "split", "run_ids"),
 }
 
 
