@@ -45,8 +45,9 @@ from pydantic import ValidationError
 
 from harness.spec.keys import effective, key_of, legal_types, sentence
 from harness.spec.methods import Evaluation
+from harness.spec.parts import Place, Setting
 from harness.spec.run import RunSpec
-from harness.spec.sweep_file import Choice, Layer, Place, Setting, SweepFile, read_sweep
+from harness.spec.sweep_file import Choice, Layer, SweepFile, read_sweep
 
 MAX_CELLS = 1_000_000
 """More than this is a slip of the keyboard, and would fill the memory before anyone saw a plan."""

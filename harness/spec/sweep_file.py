@@ -7,7 +7,7 @@ follows from it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,38 +15,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import SpecError, nearest
-from harness.spec.keys import Value, can_have, check, full_name, legal_types, sentence, shown
+from harness.spec.keys import Value, can_have, full_name, legal_types, sentence, shown
 from harness.spec.methods import METHOD_MODELS, Evaluation
 from harness.spec.names import TASKS
-from harness.spec.yaml_places import Document, parse_yaml, read_yaml
+from harness.spec.parts import Part, Place, Setting, full_name_at, settings_of
+from harness.spec.yaml_places import parse_yaml, read_yaml
 
 _SECTIONS = ("name", "description", "base", "axes", "blocks", "targets", "evaluation")
 _REQUIRED = ("name", "axes", "targets")
 _BLOCK = ("where", "set", "axes")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where something was written: a line of a file, or an option of the command."""
-
-    file: Path | None
-    line: int | None
-    option: str | None = None
-
-    def error(self, message: str) -> SpecError:
-        """The error to raise about what stands here."""
-        if self.option is not None:
-            return SpecError(f"--set {self.option}: {message}")
-        return SpecError(message, file=self.file, line=self.line)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One leaf: a full name and its value."""
-
-    key: str
-    value: Value
-    place: Place
 
 
 @dataclass(frozen=True)
@@ -87,43 +64,6 @@ class SweepFile:
     place: Place
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A part of a document: its value, and the keys that lead to it."""
-
-    document: Document
-    value: Any
-    path: tuple[str | int, ...] = ()
-    option: str | None = None
-
-    @property
-    def place(self) -> Place:
-        return Place(self.document.file, self.document.line(*self.path), self.option)
-
-    @property
-    def name(self) -> str:
-        return ".".join(str(key) for key in self.path if not isinstance(key, int)) or "a sweep"
-
-    def items(self, allowed: Sequence[str] = ()) -> Iterator[tuple[str, _Part]]:
-        """The entries of a mapping; nothing for an empty part."""
-        if self.value is None:
-            return
-        if not isinstance(self.value, dict):
-            expected = f" with the keys {', '.join(allowed)}" if allowed else " of settings"
-            raise self.place.error(f"{self.name} must be a mapping{expected}, not {shown(self.value)}")
-        for key, value in self.value.items():
-            part = _Part(self.document, value, (*self.path, key), self.option)
-            if allowed and key not in allowed:
-                raise part.place.error(f"unknown key '{key}' in {self.name}: {nearest(key, allowed)}")
-            yield key, part
-
-    def elements(self) -> list[_Part]:
-        """The elements of a list."""
-        if not isinstance(self.value, list):
-            raise self.place.error(f"{self.name} must be a list, not {shown(self.value)}")
-        return [_Part(self.document, value, (*self.path, n), self.option) for n, value in enumerate(self.value)]
-
-
 def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
     """Reads a sweep file; each `--set` option replaces what the file says about its key.
 
@@ -135,12 +75,12 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
         SpecError: With file and line, or with the option.
     """
     document = read_yaml(path)
-    root = _Part(document, document.value)
+    root = Part(document, document.value)
     parts = dict(root.items(_SECTIONS))
     for key in _REQUIRED:
         if key not in parts:
             raise root.place.error(f"the sweep has no '{key}': {', '.join(_REQUIRED)} are required")
-    empty = _Part(document, None)
+    empty = Part(document, None)
     first = _layer(parts.get("base", empty), parts["axes"], {}, root.place)
     blocks = parts.get("blocks", empty)
     layers = [first, *(_block(part) for part in (blocks.elements() if blocks.value is not None else []))]
@@ -149,7 +89,7 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
         layers = _override(option, layers, parts, evaluation)
     return SweepFile(
         name=_name(parts["name"]),
-        description=_text(parts.get("description", _Part(document, "", ("description",)))),
+        description=_text(parts.get("description", Part(document, "", ("description",)))),
         targets=_targets(parts["targets"]),
         evaluation=_evaluation(evaluation),
         layers=tuple(layers),
@@ -157,20 +97,20 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
     )
 
 
-def _name(part: _Part) -> str:
+def _name(part: Part) -> str:
     if not isinstance(part.value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", part.value):
         message = f"name must be a word of letters, digits, '.', '_' and '-', not {shown(part.value)}"
         raise part.place.error(message)
     return part.value
 
 
-def _text(part: _Part) -> str:
+def _text(part: Part) -> str:
     if not isinstance(part.value, str):
         raise part.place.error(f"{part.name} must be text, not {shown(part.value)}")
     return part.value.strip()
 
 
-def _targets(part: _Part) -> tuple[str, ...]:
+def _targets(part: Part) -> tuple[str, ...]:
     if part.option is not None and not isinstance(part.value, list):
         part = replace(part, value=[part.value])
     targets: list[str] = []
@@ -186,7 +126,7 @@ def _targets(part: _Part) -> tuple[str, ...]:
     return tuple(targets)
 
 
-def _evaluation(parts: Mapping[str, _Part]) -> Evaluation:
+def _evaluation(parts: Mapping[str, Part]) -> Evaluation:
     for key, part in parts.items():
         if isinstance(part.value, bool):
             raise part.place.error(f"evaluation.{key} must be a number, not {shown(part.value)}")
@@ -198,8 +138,8 @@ def _evaluation(parts: Mapping[str, _Part]) -> Evaluation:
         raise parts[key].place.error(sentence(details, f"evaluation.{key}")) from None
 
 
-def _layer(base: _Part, axes: _Part, where: Mapping[str, tuple[Value, ...]], place: Place) -> Layer:
-    settings = [setting for _, part in base.items() for setting in _settings(part, str(part.path[-1]))]
+def _layer(base: Part, axes: Part, where: Mapping[str, tuple[Value, ...]], place: Place) -> Layer:
+    settings = [setting for _, part in base.items() for setting in settings_of(part, str(part.path[-1]))]
     crossed = [axis for _, part in axes.items() for axis in _axes(part, str(part.path[-1]))]
     _once((setting.key, setting.place) for setting in settings)
     _once((axis.key, axis.choices[0].settings[0].place) for axis in crossed)
@@ -214,38 +154,8 @@ def _once(found: Iterable[tuple[str, Place]]) -> None:
         seen.add(key)
 
 
-def _full_name(key: str, place: Place) -> str:
-    try:
-        return full_name(key)
-    except ValueError as error:
-        raise place.error(str(error)) from None
-
-
-def _settings(part: _Part, key: str) -> list[Setting]:
-    """The leaves that an entry sets: one, or those of a mapping such as ``{type: linear, beta_max: 0.1}``."""
-    name = _full_name(key, part.place)
-    if not isinstance(part.value, Mapping):
-        try:
-            check(name, part.value)
-        except ValueError as error:
-            raise part.place.error(str(error)) from None
-        return [Setting(name, part.value, part.place)]
-    if name not in legal_types():
-        raise part.place.error(f"{name} takes one value, not a mapping")
-    if not part.value:
-        raise part.place.error(f"{name} has no value")
-    settings = [leaf for word, entry in part.items() for leaf in _settings(entry, f"{name}.{word}")]
-    chosen = {leaf.key: (leaf.value,) for leaf in settings if leaf.key == name}
-    for leaf in settings if chosen else ():
-        methods = chosen["method"] if name == "method" else tuple(METHOD_MODELS)
-        if not can_have(leaf.key, methods, chosen, leaf.value):
-            word = leaf.key.removeprefix(f"{name}.")
-            raise leaf.place.error(f"{name} '{chosen[name][0]}' has no setting '{word}'")
-    return settings
-
-
-def _axes(part: _Part, key: str) -> list[Axis]:
-    name = _full_name(key, part.place)
+def _axes(part: Part, key: str) -> list[Axis]:
+    name = full_name_at(key, part.place)
     if isinstance(part.value, Mapping):
         if name not in legal_types():
             raise part.place.error(f"the axis {name} must be a list of values, not a mapping")
@@ -259,22 +169,22 @@ def _axes(part: _Part, key: str) -> list[Axis]:
     for element in part.elements():
         if any(choice.written == element.value for choice in choices):
             raise element.place.error(f"the axis {name} lists {shown(element.value)} twice")
-        choices.append(Choice(element.value, tuple(_settings(element, name))))
+        choices.append(Choice(element.value, tuple(settings_of(element, name))))
     return [Axis(name, tuple(choices))]
 
 
-def _block(part: _Part) -> Layer:
+def _block(part: Part) -> Layer:
     block = dict(part.items(_BLOCK))
     if "where" not in block or not (block.keys() & {"set", "axes"}):
         raise part.place.error("a block has a `where`, and a `set` or `axes` for the cells that it selects")
     where = {}
     for key, condition in block["where"].items():
-        name = _full_name(key, condition.place)
+        name = full_name_at(key, condition.place)
         several = condition.elements() if isinstance(condition.value, list) else [condition]
-        where[name] = tuple(leaf.value for one in several for leaf in _settings(one, name) if leaf.key == name)
+        where[name] = tuple(leaf.value for one in several for leaf in settings_of(one, name) if leaf.key == name)
         if not where[name]:
             raise condition.place.error(f"where.{key} needs a value or a list of values")
-    empty = _Part(part.document, None)
+    empty = Part(part.document, None)
     layer = _layer(block.get("set", empty), block.get("axes", empty), where, part.place)
     leaves = [*layer.settings, *(leaf for axis in layer.axes for choice in axis.choices for leaf in choice.settings)]
     chosen = where | {key: tuple(leaf.value for leaf in leaves if leaf.key == key) for key in {x.key for x in leaves}}
@@ -285,7 +195,7 @@ def _block(part: _Part) -> Layer:
     return layer
 
 
-def _override(option: str, layers: list[Layer], parts: dict[str, _Part], evaluation: dict[str, _Part]) -> list[Layer]:
+def _override(option: str, layers: list[Layer], parts: dict[str, Part], evaluation: dict[str, Part]) -> list[Layer]:
     """The layers with one `--set` option in them; options about anything but settings go to `parts` or `evaluation`."""
     key, equals, text = option.partition("=")
     key = key.strip()
@@ -296,7 +206,7 @@ def _override(option: str, layers: list[Layer], parts: dict[str, _Part], evaluat
         document = parse_yaml(text)
     except SpecError as error:
         raise outside.error(error.message) from None
-    part = _Part(document, document.value, (key,), option)
+    part = Part(document, document.value, (key,), option)
     if key in ("name", "description", "targets"):
         parts[key] = part
         return layers
@@ -312,7 +222,7 @@ def _override(option: str, layers: list[Layer], parts: dict[str, _Part], evaluat
         raise outside.error(f"unknown setting '{key}': {hint}" if hint.startswith("did") else str(error)) from None
     if isinstance(part.value, list):
         return _with_axis(layers, _axes(part, key)[0])
-    return _with_settings(layers, tuple(_settings(part, key)))
+    return _with_settings(layers, tuple(settings_of(part, key)))
 
 
 def _with_axis(layers: list[Layer], axis: Axis) -> list[Layer]:
