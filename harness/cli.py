@@ -84,7 +84,8 @@ def plan(sweep: SweepFile, overrides: Overrides = None, results: Results = RESUL
     """Shows the runs of a sweep and where each one stands; starts nothing."""
     from harness.launch.plan import make_plan
 
-    planned = make_plan(_load(sweep, overrides), _existing(results))
+    folder = _existing(results)
+    planned = make_plan(_known(sweep, overrides, folder), folder)
     if as_json:
         _print_json(planned.as_json())
     else:
@@ -104,9 +105,13 @@ def run(
     checkpoint_every: Annotated[
         int, typer.Option(min=0, help="Steps between two checkpoints; 0 for none but on interruption.")
     ] = 25,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Of a study, for Optuna; by default SQLite with the results.")
+    ] = None,
 ) -> None:
     """Trains and evaluates what a sweep lacks, then prints its tables. Can be interrupted and run again."""
     from harness.launch.driver import run_sweep
+    from harness.record.sweep_record import with_recorded_trials
     from harness.report.tables import build_tables
 
     loaded = _load(sweep, overrides)
@@ -119,8 +124,14 @@ def run(
         retry_failed=retry_failed,
         console=_console(stderr=True),
         checkpoint_every=checkpoint_every,
+        storage=storage,
     )
+    loaded = with_recorded_trials(loaded, results)
     _print_tables(build_tables(results, loaded), "text")
+    if loaded.study is not None and not (outcome.num_pending or outcome.num_failed):
+        from harness.report.winners import find_winners, winner_lines
+
+        typer.echo("\n" + "\n".join(winner_lines(find_winners(loaded, results, storage), loaded.study.objectives)))
     typer.echo(f"\n{_runs(len(loaded.runs))} in {results / 'runs'}, on record as {loaded.name}")
     if wandb:
         offline = results / "runs" / "*" / "wandb" / "offline-run-*"
@@ -131,6 +142,43 @@ def run(
         what = "interrupted; " if outcome.interrupted else ""
         typer.echo(f"{what}{counts}: the same command goes on, `harness status` tells more", err=True)
         raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def tune(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file with a study.")],
+    results: Results = RESULTS,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to; by default <sweep>_tuned.yaml beside the sweep file.")
+    ] = None,
+    num_seeds: Annotated[int, typer.Option(min=1, help="Seeds of the written sweep, none of them the search's.")] = 3,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Runs at the same time; by default one per GPU, or per two CPU cores.")
+    ] = None,
+    wandb: Annotated[bool, typer.Option(help="Mirror the runs to W&B; offline unless logged in.")] = True,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Of the study, for Optuna; by default SQLite in the results folder."),
+    ] = None,
+) -> None:
+    """Searches a study to its end and writes the winners as a sweep file: test split, fresh seeds, provenance."""
+    from harness.launch.driver import run_sweep
+    from harness.record.provenance import provenance
+    from harness.report.winners import find_winners, tuned_sweep, winner_lines
+
+    loaded = _load(sweep, None)
+    if loaded.study is None:
+        raise UserError(f"{sweep} has no study: there is nothing to tune")
+    file = out or loaded.path.with_name(f"{loaded.path.stem}_tuned.yaml")
+    _writable(results)
+    outcome = run_sweep(loaded, results, slots=slots, wandb=wandb, console=_console(stderr=True), storage=storage)
+    if outcome.num_failed or outcome.num_pending:
+        typer.echo("the search is not over: the same command goes on, `harness status` tells more", err=True)
+        raise typer.Exit(INCOMPLETE)
+    winners = find_winners(loaded, results, storage)
+    file.write_text(tuned_sweep(loaded, winners, num_seeds, provenance()))
+    typer.echo("\n".join(winner_lines(winners, loaded.study.objectives)))
+    typer.echo(f"written to {file}")
 
 
 @app.command()
@@ -146,7 +194,7 @@ def status(
     if sweep is None and overrides:
         raise UserError("--set changes a sweep: name the sweep file too")
     folder = _existing(results)
-    rows = all_status(folder) if sweep is None else sweep_status(_load(sweep, overrides), folder)
+    rows = all_status(folder) if sweep is None else sweep_status(_known(sweep, overrides, folder), folder)
     if as_json:
         _print_json([row.as_json() for row in rows])
     else:
@@ -168,6 +216,50 @@ def tables(
     folder = _existing(results)
     on_record = not overrides and not Path(sweep).exists() and Path(sweep).suffix not in (".yaml", ".yml")
     _print_tables(build_tables(folder, sweep if on_record else _load(sweep, overrides)), form, strict=True)
+
+
+@app.command()
+def figures(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file, or the name of a sweep on record.")],
+    overrides: Overrides = None,
+    results: Results = RESULTS,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to; by default figures/<sweep> in the results folder.")
+    ] = None,
+    formats: Annotated[str, typer.Option(metavar="LIST", help="Of png, svg and pdf, with commas between.")] = "png",
+) -> None:
+    """Draws a sweep's ablations, curves, tables and schedules; the numbers of each figure beside it as CSV."""
+    from harness.report.figures.style import checked_formats
+    from harness.report.figures.write import write_figures
+
+    kinds, folder = checked_formats(formats), _existing(results)
+    on_record = not overrides and not Path(sweep).exists() and Path(sweep).suffix not in (".yaml", ".yml")
+    written = write_figures(folder, sweep if on_record else _load(sweep, overrides), out, formats=kinds)
+    for file in written.files:
+        typer.echo(str(file))
+    if written.missing_run_ids:
+        missing = written.missing_run_ids
+        typer.echo(f"{_runs(len(missing))} missing: {', '.join(missing)}", err=True)
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def claims(
+    sweep: SweepFile,
+    overrides: Overrides = None,
+    results: Results = RESULTS,
+    form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="text, markdown or json.")] = "text",
+) -> None:
+    """Judges a sweep's claims: supported, contradicted, undecided, or missing its runs."""
+    from harness.report.claims import judge_claims, missing_run_ids
+    from harness.report.render_claims import render_claims
+
+    answers = judge_claims(_existing(results), _load(sweep, overrides))
+    typer.echo(render_claims(answers, form))
+    missing = missing_run_ids(answers)
+    if missing:
+        typer.echo(f"{_runs(len(missing))} missing: {', '.join(missing)}", err=True)
+        raise typer.Exit(INCOMPLETE)
 
 
 @app.command()
@@ -220,6 +312,13 @@ def _load(sweep: str, overrides: list[str] | None) -> Sweep:
     from harness.spec.sweep import load_sweep
 
     return load_sweep(sweep, overrides or ())
+
+
+def _known(sweep: str, overrides: list[str] | None, results: Path) -> Sweep:
+    """A sweep with those trials of its search that are on record."""
+    from harness.record.sweep_record import with_recorded_trials
+
+    return with_recorded_trials(_load(sweep, overrides), results)
 
 
 def _existing(results: Path) -> Path:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from harness.launch.feed import Feed, WholeSweep
 from harness.launch.local import Executor, LocalExecutor, WorkerProcess
 from harness.launch.lock import RunLock, take_lock
 from harness.launch.progress import Progress
@@ -44,6 +45,7 @@ class SweepOutcome:
     """Where all runs of a sweep stand after an invocation.
 
     Attributes:
+        num_pruned: Of a search: stopped because nothing good was expected of them.
         interrupted: Whether the driver was asked to stop before everything had its try.
     """
 
@@ -51,6 +53,7 @@ class SweepOutcome:
     num_failed: int
     num_pending: int
     interrupted: bool
+    num_pruned: int = 0
 
 
 @dataclass
@@ -63,6 +66,7 @@ class _Active:
     lock: RunLock
     before: RunState
     log_start: int
+    pruned: bool = False
 
 
 def run_sweep(
@@ -75,8 +79,9 @@ def run_sweep(
     executor: Executor | None = None,
     console: Console | None = None,
     checkpoint_every: int = 25,
+    storage: str | None = None,
 ) -> SweepOutcome:
-    """Brings every run of a sweep to its end; what is complete already is left alone.
+    """Brings every run of a sweep to its end; what is complete already is left alone. A study is searched.
 
     A failed run does not stop the others, and each invocation tries a run once. SIGINT or SIGTERM stops the workers
     after their step, with a checkpoint; a second one stops them at once. Runs that another driver is working on are
@@ -91,12 +96,20 @@ def run_sweep(
         executor: Where workers run; by default this machine. `slots` is then not looked at.
         console: Where progress is told; by default the standard error.
         checkpoint_every: Steps between two checkpoints of a run.
+        storage: Where Optuna keeps a study, as a URL; by default a SQLite file in the results folder.
 
     Raises:
-        UserError: `slots` is below 1.
+        UserError: `slots` is below 1, or a study cannot be searched.
     """
-    write_sweep_record(results, sweep)
-    driver = _Driver(sweep, results, executor or LocalExecutor(slots), wandb, checkpoint_every, retry_failed)
+    executor = executor or LocalExecutor(slots)
+    if sweep.study is None:
+        write_sweep_record(results, sweep)
+        feed: Feed = WholeSweep(sweep)
+    else:
+        from harness.launch.searches import Searches
+
+        feed = Searches(sweep, results, storage)
+    driver = _Driver(sweep, results, feed, executor, wandb, checkpoint_every, retry_failed)
     return driver.run(console or Console(stderr=True))
 
 
@@ -105,6 +118,7 @@ class _Driver:
         self,
         sweep: Sweep,
         results: str | Path,
+        feed: Feed,
         executor: Executor,
         wandb: bool,
         checkpoint_every: int,
@@ -112,6 +126,7 @@ class _Driver:
     ) -> None:
         self._sweep = sweep
         self._results = results
+        self._feed = feed
         self._executor = executor
         self._wandb = wandb
         self._checkpoint_every = checkpoint_every
@@ -123,32 +138,53 @@ class _Driver:
         self._completed = 0
         self._failed = 0
         self._pending = 0
+        self._pruned = 0
         self._stops = 0
         self._stops_passed_on = 0
         self._next_look_elsewhere = 0.0
 
     def run(self, console: Console) -> SweepOutcome:
         """Works until nothing is left or a signal asked to stop."""
-        runs = self._sweep.runs.values()
-        self._todo.extend(run for run in runs if not self._is_complete(run))
-        self._completed = len(runs) - len(self._todo)
+        num_runs = self._feed.num_runs
+        self._take_more()
         slots = self._executor.num_slots
-        with self._signals(), Progress(console, self._sweep.name, len(runs), self._completed, slots) as progress:
+        with self._signals(), Progress(console, self._sweep.name, num_runs, self._completed, slots) as progress:
             if self._todo:
                 progress.line(
-                    f"{self._sweep.name}: {len(runs)} runs, {self._completed} completed before, {slots} at a time"
+                    f"{self._sweep.name}: {num_runs} runs, {self._completed} completed before, {slots} at a time"
                 )
             try:
-                while self._active or ((self._todo or self._elsewhere) and not self._stops):
+                while self._active or (self._has_more() and not self._stops):
                     self._turn(progress)
             finally:
                 self._end_workers()
             outcome = self._outcome()
-            progress.line(
-                f"{self._sweep.name}: {outcome.num_completed} completed, {outcome.num_failed} failed, "
-                f"{outcome.num_pending} pending"
-            )
+            counts = [(outcome.num_completed, "completed"), (outcome.num_failed, "failed")]
+            counts += [(outcome.num_pruned, "pruned")] if outcome.num_pruned else []
+            counts += [(outcome.num_pending, "pending")]
+            progress.line(f"{self._sweep.name}: " + ", ".join(f"{count} {status}" for count, status in counts))
         return outcome
+
+    def _has_more(self) -> bool:
+        return bool(self._todo or self._elsewhere or not self._feed.exhausted)
+
+    def _take_more(self) -> None:
+        """Takes runs from the feed until one is left to do; it is told at once of those that are complete."""
+        while not self._todo:
+            # Two trials of a search may want the same run; one worker answers both.
+            under_way = {run.run_id for run in (*(active.run for active in self._active), *self._elsewhere)}
+            runs = [run for run in self._feed.more() if run.run_id not in under_way]
+            if not runs:
+                return
+            for run in runs:
+                if self._is_complete(run):
+                    self._count_completed(run.run_id)
+                else:
+                    self._todo.append(run)
+
+    def _count_completed(self, run_id: str) -> None:
+        self._completed += 1
+        self._feed.ended(run_id, "completed")
 
     def _turn(self, progress: Progress) -> None:
         """Looks once at everything, then sleeps."""
@@ -159,6 +195,7 @@ class _Driver:
             if self._stops_passed_on == 1 and self._active:
                 progress.line(f"stopping: {len(self._active)} workers are saving; interrupt again to end them at once")
         self._settle_ended(progress)
+        self._prune()
         if not self._stops:
             self._look_elsewhere()
             self._fill_slots(progress)
@@ -167,8 +204,17 @@ class _Driver:
             time.sleep(POLL_S)
 
     def _fill_slots(self, progress: Progress) -> None:
-        while self._todo and not self._stops and len(self._active) < self._executor.num_slots:
+        while not self._stops and len(self._active) < self._executor.num_slots:
+            self._take_more()
+            if not self._todo:
+                return
             self._begin(self._todo.popleft(), progress)
+
+    def _prune(self) -> None:
+        for active in self._active:
+            if not active.pruned and self._feed.is_unwanted(active.run.run_id):
+                active.pruned = True
+                active.process.stop()
 
     def _begin(self, run: SweepRun, progress: Progress) -> None:
         folder = RunFolder(self._results, run.run_id)
@@ -178,16 +224,17 @@ class _Driver:
             state = read_state(folder)
             seen_elsewhere = run.run_id in self._told_elsewhere
             if self._is_complete(run):
-                self._completed += 1
+                self._count_completed(run.run_id)
                 progress.completed(run.run_id)
+            elif self._feed.is_unwanted(run.run_id):
+                self._count_pruned(run.run_id, progress)
             elif lock is None or (state.status == "running" and has_worker(state)):
                 self._elsewhere.append(run)
                 if not seen_elsewhere:
                     self._told_elsewhere.add(run.run_id)
                     progress.elsewhere(run.run_id)
             elif state.status == "failed" and (seen_elsewhere or not self._retry_failed):
-                self._failed += 1
-                progress.failed(run.run_id, state.error or "unknown")
+                self._count_failed(run.run_id, state.error or "unknown", progress)
             else:
                 log_start = folder.log.stat().st_size if folder.log.exists() else 0
                 process = self._executor.start(self._job(run, folder), folder, lock)
@@ -232,11 +279,13 @@ class _Driver:
         run_id = active.run.run_id
         state = read_state(active.folder)
         if self._is_complete(active.run):
-            self._completed += 1
+            self._count_completed(run_id)
             progress.completed(run_id)
         elif state.status == "failed" and state != active.before:
-            self._failed += 1
-            progress.failed(run_id, state.error or "unknown")
+            self._count_failed(run_id, state.error or "unknown", progress)
+        elif active.pruned:
+            write_state(active.folder, dataclasses.replace(state, status="pruned", heartbeat=time.time()))
+            self._count_pruned(run_id, progress)
         elif self._stops or (code == 128 + signal.SIGTERM and state.status == "pending"):
             if state.status == "running":
                 write_state(active.folder, dataclasses.replace(state, status="pending", heartbeat=time.time()))
@@ -244,8 +293,17 @@ class _Driver:
             progress.interrupted(run_id)
         else:
             failed = record_silent_end(active.folder, code, log_tail(active.folder.log, active.log_start))
-            self._failed += 1
-            progress.failed(run_id, failed.error or "unknown")
+            self._count_failed(run_id, failed.error or "unknown", progress)
+
+    def _count_failed(self, run_id: str, reason: str, progress: Progress) -> None:
+        self._failed += 1
+        self._feed.ended(run_id, "failed")
+        progress.failed(run_id, reason)
+
+    def _count_pruned(self, run_id: str, progress: Progress) -> None:
+        self._pruned += 1
+        self._feed.ended(run_id, "pruned")
+        progress.pruned(run_id)
 
     def _is_complete(self, run: SweepRun) -> bool:
         return is_complete(RunFolder(self._results, run.run_id), run.targets, self._sweep.evaluation)
@@ -254,6 +312,7 @@ class _Driver:
         return SweepOutcome(
             num_completed=self._completed,
             num_failed=self._failed,
+            num_pruned=self._pruned,
             num_pending=self._pending + len(self._todo) + len(self._elsewhere),
             interrupted=self._stops > 0,
         )

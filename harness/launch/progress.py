@@ -92,6 +92,12 @@ class Progress:
         self.line(f"failed     {run_id}: {reason}", "red")
         self._advance()
 
+    def pruned(self, run_id: str) -> None:
+        """A run was stopped because nothing good was expected of it."""
+        self._ended(run_id)
+        self.line(f"pruned     {run_id}", "yellow")
+        self._advance()
+
     def interrupted(self, run_id: str) -> None:
         """A run was stopped and can be resumed."""
         self._ended(run_id)

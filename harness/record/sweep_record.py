@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,12 +23,17 @@ def sweep_names(results: Path | str) -> list[str]:
     return sorted(path.stem for path in (Path(results) / "sweeps").glob("[!.]*.json"))
 
 
-def write_sweep_record(results: Path | str, sweep: Sweep) -> Path:
+def write_sweep_record(results: Path | str, sweep: Sweep, trials: Sequence[Mapping[str, Any]] = ()) -> Path:
     """Writes the record of a sweep over an earlier one of that name.
 
+    Args:
+        results: The results folder.
+        sweep: With the cells that are known.
+        trials: Of a study: each with study, number, combination, point and run_ids.
+
     Returns:
-        The file, which holds name, description, path, targets, evaluation and cells; a cell has settings, run_id and
-        targets.
+        The file, which holds name, description, path, targets, evaluation, cells and trials; a cell has settings,
+        run_id and targets.
     """
     path = sweep_record_path(results, sweep.name)
     cells = [
@@ -40,9 +46,19 @@ def write_sweep_record(results: Path | str, sweep: Sweep) -> Path:
         "targets": list(sweep.targets),
         "evaluation": sweep.evaluation.model_dump(mode="json"),
         "cells": cells,
+        "trials": list(trials),
     }
     write_json(path, record)
     return path
+
+
+def with_recorded_trials(sweep: Sweep, results: Path | str) -> Sweep:
+    """A sweep with the trials on record, where it is a search whose points no file can tell."""
+    if sweep.study is None or sweep.study.sampler == "grid" or sweep.name not in sweep_names(results):
+        return sweep
+    trials = read_sweep_record(results, sweep.name).get("trials", [])
+    known = [(trial["combination"], trial["point"]) for trial in trials if trial["combination"] in sweep.searches]
+    return sweep.with_trials(known)
 
 
 def read_sweep_record(results: Path | str, name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from harness.errors import DataError
 from harness.record.atomic import read_json, read_jsonl
 from harness.record.folder import RunFolder, run_folders
 from harness.record.state import SUMMARY_KEYS, answers, read_summary
-from harness.record.sweep_record import read_sweep_record
+from harness.record.sweep_record import read_sweep_record, with_recorded_trials
 from harness.spec.methods import Evaluation, Split
 
 if TYPE_CHECKING:
@@ -73,13 +73,18 @@ class Measurement:
 
     Attributes:
         correct: Verdicts `[num_examples]`, in order of the test split.
-        format_frac: Share of completions in the right form, in [0, 1]; None where not recorded.
+        formats: Whether each completion has the right form, in the same order; None where a row does not say.
         protocol: The evaluation rule's name; None where not recorded.
     """
 
     correct: NDArray[np.bool_]
-    format_frac: float | None
+    formats: NDArray[np.bool_] | None
     protocol: str | None
+
+    @property
+    def format_frac(self) -> float | None:
+        """Share of completions in the right form, in [0, 1]; None where not recorded."""
+        return None if self.formats is None else float(self.formats.mean())
 
 
 def table_of(source: str | None, target: str) -> Literal["same_task", "cross_task", "both"]:
@@ -106,6 +111,7 @@ def asked_by(results_dir: str | Path, sweep: str | Path | Sweep) -> Asked:
         from harness.spec.sweep import load_sweep
 
         sweep = load_sweep(path)
+    sweep = with_recorded_trials(sweep, results_dir)
     cells = tuple(
         AskedCell(
             run_id=cell.run_id,
@@ -184,10 +190,10 @@ def measure(results_dir: str | Path, run_id: str, target: str, asked: Evaluation
     if len(rows) < counted["num_examples"]:
         raise DataError(f"{path}: {len(rows)} rows where the run's summary counts {counted['num_examples']}")
     rows = rows[: asked.num(split) if asked else None]
-    formats = [float(row["format"]) for row in rows if row.get("format") is not None]
+    formats = [bool(row["format"]) for row in rows if row.get("format") is not None]
     return Measurement(
         correct=np.array([bool(row["correct"]) for row in rows], dtype=np.bool_),
-        format_frac=float(np.mean(formats)) if len(formats) == len(rows) else None,
+        formats=np.array(formats, dtype=np.bool_) if len(formats) == len(rows) else None,
         protocol=counted.get("protocol"),
     )
 

@@ -1,4 +1,4 @@
-"""How sure a mean accuracy is: bootstrap intervals over seeds and test examples, and relative improvements."""
+"""How sure a mean accuracy is: bootstrap intervals over seeds and test examples, and what sums up several runs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def two_level_bootstrap(
     Raises:
         ValueError: No vector, an empty one, or vectors of different lengths.
     """
-    return _bootstrap(_matrix(correct), rng, num_resamples, level, over_seeds)
+    return _bootstrap(verdict_matrix(correct), rng, num_resamples, level, over_seeds)
 
 
 def paired_difference(
@@ -94,7 +94,7 @@ def paired_difference(
     Raises:
         ValueError: The two do not have the same seeds and examples.
     """
-    a, b = _matrix(correct_a), _matrix(correct_b)
+    a, b = verdict_matrix(correct_a), verdict_matrix(correct_b)
     if a.shape != b.shape:
         raise ValueError(f"paired verdicts must match: {a.shape} against {b.shape} (seeds, examples)")
     return _bootstrap(a - b, rng, num_resamples, level, True)
@@ -107,7 +107,70 @@ def relative_improvement(a: float | None, b: float | None) -> float | None:
     return (a - b) / b
 
 
-def _matrix(vectors: Sequence[ArrayLike]) -> NDArray[np.float64]:
+def iqm(scores: ArrayLike) -> float:
+    """The mean of the middle half of the runs: a quarter is cut off at each end, rounded down to whole runs.
+
+    As rliable's `aggregate_iqm` (Agarwal et al. 2021, arXiv 2108.13264). With fewer than four runs it is the mean.
+
+    Args:
+        scores: One per run `[n]`.
+
+    Raises:
+        ValueError: No score.
+    """
+    ordered = np.sort(np.asarray(scores, dtype=np.float64), axis=None)
+    if ordered.size == 0:
+        raise ValueError("an interquartile mean needs at least one score")
+    cut = ordered.size // 4
+    return float(ordered[cut : ordered.size - cut].mean())
+
+
+def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
+    """How often a run of `x` is above a run of `y`: the mean of ``1{x > y} + 1{x = y} / 2`` over all pairs of runs.
+
+    As rliable's on one task (the Mann-Whitney statistic over the number of pairs); pairing by seed plays no part.
+
+    Args:
+        x: One score per run `[n]`.
+        y: `[m]`.
+
+    Returns:
+        In [0, 1]; 0.5 where nothing tells them apart.
+
+    Raises:
+        ValueError: A side without a score.
+    """
+    left, right = np.asarray(x, dtype=np.float64).reshape(-1, 1), np.asarray(y, dtype=np.float64).reshape(1, -1)
+    if left.size == 0 or right.size == 0:
+        raise ValueError("a probability of improvement needs at least one run on each side")
+    return float(((left > right) + 0.5 * (left == right)).mean())
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979): what is at most alpha is rejected, with a family-wise error of at most alpha.
+
+    The k-th smallest of m is multiplied by ``m - k + 1``, then raised to the largest before it, then cut at 1.
+
+    Args:
+        p_values: In [0, 1], in any order.
+
+    Returns:
+        The adjusted values in the order given; empty for none.
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def verdict_matrix(vectors: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """Verdicts `[num_seeds, num_examples]` from a vector per seed.
+
+    Raises:
+        ValueError: No vector, an empty one, or vectors of different lengths.
+    """
     rows = [np.asarray(vector, dtype=np.float64) for vector in vectors]
     if not rows or rows[0].ndim != 1 or rows[0].size == 0:
         raise ValueError("an accuracy needs at least one seed with at least one verdict")
@@ -124,16 +187,16 @@ def _bootstrap(
     if over_seeds and num_seeds < MIN_SEEDS:
         return Estimate(mean, None, None)
     if over_seeds:
-        by_example = _draw_counts(rng, num_resamples, num_seeds) @ values / num_seeds
+        by_example = draw_counts(rng, num_resamples, num_seeds) @ values / num_seeds
     else:
         by_example = np.broadcast_to(values.mean(axis=0), (num_resamples, num_examples))
-    drawn = _draw_counts(rng, num_resamples, num_examples)
+    drawn = draw_counts(rng, num_resamples, num_examples)
     means = np.einsum("re,re->r", by_example, drawn) / num_examples
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(mean, float(low), float(high))
 
 
-def _draw_counts(rng: np.random.Generator, num_resamples: int, size: int) -> NDArray[np.float64]:
+def draw_counts(rng: np.random.Generator, num_resamples: int, size: int) -> NDArray[np.float64]:
     """How often each of `size` things is drawn in `size` draws with replacement, `[num_resamples, size]`."""
     drawn = rng.integers(0, size, (num_resamples, size))
     drawn += np.arange(num_resamples)[:, None] * size

@@ -17,6 +17,8 @@
         set: {lr: 1e-4}
     targets: [counting, geometry]     # each run is evaluated on all of them
     evaluation: {num_examples: 200, every: 25, num_validation: 100}
+    claims:                           # what `harness claims` judges; see harness.spec.claims
+      - {name: over_sft, says: GRPO-D beats SFT, better: {method: grpo_d}, than: {method: sft}, on: same_task}
 
 `name`, `axes` and `targets` are required. A key without its dots stands for the only setting that ends in it: `lr` is
 `method.lr`, `schedule` is `method.schedule` (a type, or a mapping), `beta` is `method.schedule.beta`.
@@ -33,44 +35,24 @@ else removes the axis. It also takes `name`, `description`, `targets` and `evalu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from harness.spec.keys import effective, key_of, legal_types, sentence
+from harness.spec.claims import Claim
+from harness.spec.contests import contests
+from harness.spec.expand import Cell, expand, num_combinations
+from harness.spec.keys import Value
 from harness.spec.methods import Evaluation
-from harness.spec.parts import Place, Setting
+from harness.spec.parts import Place
 from harness.spec.run import RunSpec
-from harness.spec.sweep_file import Choice, Layer, SweepFile, read_sweep
+from harness.spec.study import Point, Study
+from harness.spec.sweep_file import Layer, axis_of, read_sweep, with_axis
 
 MAX_CELLS = 1_000_000
 """More than this is a slip of the keyboard, and would fill the memory before anyone saw a plan."""
-
-_DEFAULTS = {key: RunSpec.model_fields[key].default for key in ("model", "seed", "precision")}
-"""What `where` knows of a cell beyond what the file sets."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One combination of a sweep's axes.
-
-    Attributes:
-        settings: The axes' full names and this cell's values as written; only those that take effect.
-        spec: What it trains.
-        run_id: The spec's.
-        targets: Where it is evaluated.
-    """
-
-    settings: Mapping[str, Any]
-    spec: RunSpec
-    run_id: str
-    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -92,8 +74,13 @@ class Sweep:
         path: The file, as given.
         targets: The tasks to evaluate on.
         evaluation: How much to evaluate.
-        cells: Every distinct cell, in the order of the axes, the last one fastest.
+        cells: Every distinct cell, in the order of the axes, the last one fastest. Of a study: those that its space
+            leaves alone, then those of its trials, as far as they are known (of a grid, all of them).
         num_runs_naive: What the full cross product of every axis and the targets would train.
+        study: What is searched, where the file asks for that.
+        claims: What the answers are asked to show.
+        layers: The settings that the cells were made from.
+        place: Where the sweep stands.
     """
 
     name: str
@@ -103,6 +90,10 @@ class Sweep:
     evaluation: Evaluation
     cells: tuple[Cell, ...]
     num_runs_naive: int
+    study: Study | None = None
+    claims: tuple[Claim, ...] = ()
+    layers: tuple[Layer, ...] = field(default=(), repr=False, compare=False)
+    place: Place = field(default=Place(None, None), repr=False, compare=False)
 
     @cached_property
     def runs(self) -> dict[str, SweepRun]:
@@ -113,6 +104,49 @@ class Sweep:
             targets = tuple(dict.fromkeys((*before, *cell.targets)))
             runs[cell.run_id] = SweepRun(cell.run_id, cell.spec, targets)
         return runs
+
+    @cached_property
+    def searches(self) -> list[dict[str, Value]]:
+        """The combinations of the study's `per` that have something to search; one empty one without `per`."""
+        assert self.study is not None
+        cells = self._at(self.probe)
+        found = [{key: setting_of(cell.spec, key) for key in self.study.per} for cell in cells]
+        return [combination for n, combination in enumerate(found) if combination not in found[:n]]
+
+    def trial(self, combination: Mapping[str, Value], point: Point) -> tuple[Cell, ...]:
+        """The cells of a trial: those of a combination in which the point takes effect.
+
+        Args:
+            combination: One of :attr:`searches`.
+            point: Values by full name.
+
+        Raises:
+            SpecError: The point makes a setting that cannot be.
+        """
+        cells = self._at(point)
+        return tuple(
+            cell for cell in cells if all(setting_of(cell.spec, key) == value for key, value in combination.items())
+        )
+
+    def with_trials(self, trials: Iterable[tuple[Mapping[str, Value], Point]]) -> Sweep:
+        """The sweep with the cells of these trials in the place of those it had."""
+        assert self.study is not None
+        known = [*self._at(self.probe, touched=False), *(cell for trial in trials for cell in self.trial(*trial))]
+        return replace(self, cells=tuple({(cell.run_id, repr(cell.settings)): cell for cell in known}.values()))
+
+    def _at(self, point: Point, *, touched: bool = True) -> list[Cell]:
+        """The sweep's cells at a point, those with a setting of it or those without any."""
+        layers = list(self.layers)
+        for key, value in point.items():
+            layers = with_axis(layers, axis_of(key, value, self.place))
+        cells = expand(layers, self.targets, self.place, strict=False)
+        return [cell for cell in cells if any(key in cell.settings for key in point) == touched]
+
+    @property
+    def probe(self) -> dict[str, Value]:
+        """Any point: where a setting can take effect does not depend on its value."""
+        assert self.study is not None
+        return {parameter.key: (parameter.values() or (parameter.low,))[0] for parameter in self.study.space}
 
 
 def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
@@ -128,117 +162,43 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     """
     path = Path(path)
     file = read_sweep(path, overrides)
-    naive = _num_combinations(file.layers) * len(file.targets)
+    naive = num_combinations(file.layers) * len(file.targets)
     if naive > MAX_CELLS:
         raise file.place.error(f"the axes make {naive:,} cells, and {MAX_CELLS:,} is the most that a sweep may have")
-    drafts = _crossed(file.layers, strict=not overrides)
-    return Sweep(
+    cells = expand(file.layers, file.targets, file.place, strict=not overrides)
+    sweep = Sweep(
         name=file.name,
         description=file.description,
         path=path,
         targets=file.targets,
         evaluation=file.evaluation,
-        cells=_cells(drafts, file),
+        cells=cells,
         num_runs_naive=naive,
+        study=file.study,
+        claims=file.claims,
+        layers=file.layers,
+        place=file.place,
     )
+    if file.study is None:
+        return sweep if overrides else _with_sound_claims(sweep)
+    if not sweep.searches:
+        names = ", ".join(parameter.key for parameter in file.study.space)
+        raise file.place.error(f"no cell of the sweep has a setting of the study's space: {names}")
+    grid = file.study.sampler == "grid"
+    points = [(found, point) for found in sweep.searches for point in (file.study.grid(found) if grid else ())]
+    sweep = replace(sweep.with_trials(points), num_runs_naive=naive * max(len(points) // len(sweep.searches), 1))
+    return _with_sound_claims(sweep) if grid and not overrides else sweep
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """A cell in the making: every leaf that was set, and what was chosen on each axis."""
-
-    leaves: Mapping[str, Setting]
-    chosen: Mapping[str, Any]
-
-    def values(self) -> dict[str, Any]:
-        """The settings that take effect."""
-        return effective({key: setting.value for key, setting in self.leaves.items()})
+def _with_sound_claims(sweep: Sweep) -> Sweep:
+    """The sweep, when every claim finds its runs; options may take them away, and a search may not have them yet."""
+    contests(sweep.claims, sweep.cells)
+    return sweep
 
 
-def _num_combinations(layers: Iterable[Layer]) -> int:
-    values: dict[str, list[Any]] = {}
-    for axis in (axis for layer in layers for axis in layer.axes):
-        known = values.setdefault(axis.key, [])
-        known += [choice.written for choice in axis.choices if choice.written not in known]
-    return math.prod(len(known) for known in values.values())
-
-
-def _crossed(layers: Sequence[Layer], *, strict: bool) -> list[_Draft]:
-    """All layers applied in order; `strict` refuses a block that selects nothing."""
-    drafts = [_Draft({}, {})]
-    for layer in layers:
-        selected = [_selects(layer, draft) for draft in drafts]
-        if strict and not any(selected):
-            raise layer.place.error("this block selects no cell: no combination of base and axes has what `where` asks")
-        combinations = list(product(*(axis.choices for axis in layer.axes)))
-        grown: list[_Draft] = []
-        for draft, here in zip(drafts, selected, strict=True):
-            grown += [_extended(draft, layer, choices) for choices in combinations] if here else [draft]
-        drafts = grown
-    return drafts
-
-
-def _selects(layer: Layer, draft: _Draft) -> bool:
-    if not layer.where:
-        return True
-    values = effective(_DEFAULTS | {key: setting.value for key, setting in draft.leaves.items()})
-    return all(key in values and values[key] in wanted for key, wanted in layer.where.items())
-
-
-def _extended(draft: _Draft, layer: Layer, choices: Sequence[Choice]) -> _Draft:
-    leaves = {**draft.leaves, **{setting.key: setting for setting in layer.settings}}
-    chosen = dict(draft.chosen)
-    chosen |= {setting.key: setting.value for setting in layer.settings if setting.key in chosen}
-    for axis, choice in zip(layer.axes, choices, strict=True):
-        leaves |= {setting.key: setting for setting in choice.settings}
-        chosen[axis.key] = choice.written
-    return _Draft(leaves, chosen)
-
-
-def _cells(drafts: Sequence[_Draft], file: SweepFile) -> tuple[Cell, ...]:
-    """A cell per distinct combination of what takes effect; a spec is made and named once."""
-    specs: dict[frozenset[tuple[str, Any]], tuple[RunSpec, str]] = {}
-    cells: dict[tuple[str, str], Cell] = {}
-    for draft in drafts:
-        values = draft.values()
-        identity = frozenset(values.items())
-        if identity not in specs:
-            spec = _spec(values, draft.leaves, file.place)
-            specs[identity] = (spec, spec.run_id)
-        spec, run_id = specs[identity]
-        settings = {key: value for key, value in draft.chosen.items() if _takes_effect(key, value, values)}
-        cells.setdefault((run_id, repr(settings)), Cell(settings, spec, run_id, file.targets))
-    return tuple(cells.values())
-
-
-def _takes_effect(axis: str, written: Any, values: Mapping[str, Any]) -> bool:
-    if isinstance(written, Mapping):
-        return any(_takes_effect(axis if key == "type" else f"{axis}.{key}", written[key], values) for key in written)
-    return axis in values
-
-
-def _spec(values: Mapping[str, Any], leaves: Mapping[str, Setting], whole: Place) -> RunSpec:
-    if "method" not in values:
-        raise whole.error("the sweep has no method: add `method` to base or to axes")
-    data: dict[str, Any] = {}
-    for key, value in values.items():
-        *around, last = f"{key}.type".split(".") if key in legal_types() else key.split(".")
-        inner = data
-        for word in around:
-            inner = inner.setdefault(word, {})
-        inner[last] = value
-    try:
-        return RunSpec.model_validate(data)
-    except ValidationError as error:
-        details = error.errors()[0]
-    key = key_of(details["loc"])
-    raise _place(key, details["msg"], {name: leaves[name] for name in values}, whole).error(sentence(details, key))
-
-
-def _place(key: str, message: str, leaves: Mapping[str, Setting], whole: Place) -> Place:
-    """Where the setting stands that a complaint is about; one about several names them."""
-    if key in leaves and key != "method":
-        return leaves[key].place
-    words = message.split()
-    named = [leaf for leaf in leaves.values() if leaf.key.startswith(key) and leaf.key.rpartition(".")[2] in words]
-    return named[-1].place if named else leaves["method"].place if "method" in leaves else whole
+def setting_of(spec: RunSpec, key: str) -> Value:
+    """A setting of a run by its full name; None where the run has no such setting."""
+    value: Any = spec.model_dump(mode="json")
+    for word in key.split("."):
+        value = value.get(word) if isinstance(value, dict) else None
+    return value["type"] if isinstance(value, dict) else value

@@ -15,13 +15,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import SpecError, nearest
+from harness.spec.claims import Claim, read_claims
 from harness.spec.keys import Value, can_have, full_name, legal_types, sentence, shown
 from harness.spec.methods import METHOD_MODELS, Evaluation
 from harness.spec.names import TASKS
 from harness.spec.parts import Part, Place, Setting, full_name_at, settings_of
+from harness.spec.study import Study, read_study
 from harness.spec.yaml_places import parse_yaml, read_yaml
 
-_SECTIONS = ("name", "description", "base", "axes", "blocks", "targets", "evaluation")
+_SECTIONS = ("name", "description", "base", "axes", "blocks", "study", "targets", "evaluation", "claims")
 _REQUIRED = ("name", "axes", "targets")
 _BLOCK = ("where", "set", "axes")
 
@@ -60,6 +62,8 @@ class SweepFile:
     description: str
     targets: tuple[str, ...]
     evaluation: Evaluation
+    study: Study | None
+    claims: tuple[Claim, ...]
     layers: tuple[Layer, ...]
     place: Place
 
@@ -78,10 +82,10 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
     root = Part(document, document.value)
     parts = dict(root.items(_SECTIONS))
     for key in _REQUIRED:
-        if key not in parts:
+        if key not in parts and not (key == "axes" and "study" in parts):
             raise root.place.error(f"the sweep has no '{key}': {', '.join(_REQUIRED)} are required")
     empty = Part(document, None)
-    first = _layer(parts.get("base", empty), parts["axes"], {}, root.place)
+    first = _layer(parts.get("base", empty), parts.get("axes", empty), {}, root.place)
     blocks = parts.get("blocks", empty)
     layers = [first, *(_block(part) for part in (blocks.elements() if blocks.value is not None else []))]
     evaluation = dict(parts.get("evaluation", empty).items(tuple(Evaluation.model_fields)))
@@ -91,7 +95,9 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
         name=_name(parts["name"]),
         description=_text(parts.get("description", Part(document, "", ("description",)))),
         targets=_targets(parts["targets"]),
-        evaluation=_evaluation(evaluation),
+        evaluation=_evaluation(evaluation, parts.get("study")),
+        study=read_study(parts["study"]) if "study" in parts else None,
+        claims=read_claims(parts["claims"]) if "claims" in parts else (),
         layers=tuple(layers),
         place=root.place,
     )
@@ -126,16 +132,22 @@ def _targets(part: Part) -> tuple[str, ...]:
     return tuple(targets)
 
 
-def _evaluation(parts: Mapping[str, Part]) -> Evaluation:
+def _evaluation(parts: Mapping[str, Part], study: Part | None) -> Evaluation:
+    """The section; a study looks at the validation split, and at no other unless it is told to."""
+    if study is not None and "splits" not in parts:
+        parts = {**parts, "splits": replace(study, value=["validation"])}
     for key, part in parts.items():
         if isinstance(part.value, bool):
             raise part.place.error(f"evaluation.{key} must be a number, not {shown(part.value)}")
     try:
-        return Evaluation(**{key: part.value for key, part in parts.items()})
+        evaluation = Evaluation(**{key: part.value for key, part in parts.items()})
     except ValidationError as error:
         details = error.errors()[0]
         key = str(details["loc"][0]) if details["loc"] else "num_examples"
         raise parts[key].place.error(sentence(details, f"evaluation.{key}")) from None
+    if study is not None and "validation" not in evaluation.splits:
+        raise parts["splits"].place.error("a study is judged on validation examples: add validation to the splits")
+    return evaluation
 
 
 def _layer(base: Part, axes: Part, where: Mapping[str, tuple[Value, ...]], place: Place) -> Layer:
@@ -221,11 +233,22 @@ def _override(option: str, layers: list[Layer], parts: dict[str, Part], evaluati
         hint = nearest(key, legal)
         raise outside.error(f"unknown setting '{key}': {hint}" if hint.startswith("did") else str(error)) from None
     if isinstance(part.value, list):
-        return _with_axis(layers, _axes(part, key)[0])
+        return with_axis(layers, _axes(part, key)[0])
     return _with_settings(layers, tuple(settings_of(part, key)))
 
 
-def _with_axis(layers: list[Layer], axis: Axis) -> list[Layer]:
+def axis_of(key: str, value: Value, place: Place) -> Axis:
+    """An axis with a single value.
+
+    Args:
+        key: A full name.
+        value: Of a scalar setting.
+        place: What complaints are about.
+    """
+    return Axis(key, (Choice(value, (Setting(key, value, place),)),))
+
+
+def with_axis(layers: list[Layer], axis: Axis) -> list[Layer]:
     """The axis in the place of the one it replaces, else after the last."""
     old = [other.key for other in layers[0].axes]
     first, *blocks = [_without(layer, {axis.key}, keep_axes=n == 0) for n, layer in enumerate(layers)]

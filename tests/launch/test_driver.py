@@ -96,7 +96,13 @@ def test_a_signal_stops_the_workers_and_a_second_invocation_finishes(
     assert [row.status for row in sweep_status(sweep, results)] == ["running", "pending", "pending"]
     driver.send_signal(signal.SIGINT)
     out, _ = driver.communicate(timeout=20)
-    assert json.loads(out) == {"num_completed": 0, "num_failed": 0, "num_pending": 3, "interrupted": True}
+    assert json.loads(out) == {
+        "num_completed": 0,
+        "num_failed": 0,
+        "num_pending": 3,
+        "interrupted": True,
+        "num_pruned": 0,
+    }
     assert read_state(RunFolder(results, run_ids[0])).status == "pending"
     rows = sweep_status(sweep, results)
     assert [(row.status, row.note) for row in rows] == [
@@ -138,7 +144,7 @@ def test_two_drivers_train_a_run_once(first_is_killed, sweep, results, run_ids, 
     wait_until(lambda: f"completed  {run_ids[2]}" in (results / "driver1.txt").read_text())
     assert second.poll() is None
     (results / "go").touch()
-    outcome = {"num_completed": 3, "num_failed": 0, "num_pending": 0, "interrupted": False}
+    outcome = {"num_completed": 3, "num_failed": 0, "num_pending": 0, "interrupted": False, "num_pruned": 0}
     assert json.loads(second.communicate(timeout=20)[0]) == outcome
     if not first_is_killed:
         assert json.loads(first.communicate(timeout=20)[0]) == outcome

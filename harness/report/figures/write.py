@@ -1,0 +1,106 @@
+"""Draws what a sweep's runs support, and writes each figure with the numbers in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import UserError
+from harness.record.atomic import write_text
+from harness.report.curves import WINDOW
+from harness.report.figures.ablation import ablation_figures
+from harness.report.figures.ablation_numbers import Published
+from harness.report.figures.cross_task import cross_task_figure
+from harness.report.figures.curves import curves_figure
+from harness.report.figures.data import SweepData, read_sweep_data
+from harness.report.figures.drawn import Drawn
+from harness.report.figures.same_task import same_task_figure
+from harness.report.figures.schedules import schedules_figure
+from harness.report.figures.style import save
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.spec.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a call wrote.
+
+    Attributes:
+        folder: Where to.
+        files: The figures and their numbers, in the order of drawing.
+        missing_run_ids: The runs that the figures lack.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    missing_run_ids: tuple[str, ...]
+
+
+def write_figures(
+    results_dir: str | Path,
+    sweep: str | Path | Sweep,
+    out: str | Path | None = None,
+    *,
+    formats: Sequence[str] = ("png",),
+    window: int = WINDOW,
+    published: Mapping[str, Published] | None = None,
+) -> Written:
+    """Writes the figures of a sweep: `<name>.<format>` each, and `<name>.csv` with exactly the numbers plotted.
+
+    Names: `ablation_<setting>` for each setting that the sweep varies within a method, `curves`, `same_task`,
+    `cross_task`, `schedules`. A figure without any number is not written. The same run folders give the same bytes.
+
+    Args:
+        results_dir: The results folder.
+        sweep: The name of a sweep on record, the path of a sweep file, or a loaded sweep.
+        out: The folder to write to; by default `figures/<sweep>` in the results folder.
+        formats: Among :data:`harness.report.figures.style.FORMATS`.
+        window: Steps of the running mean of curves; 1 for none.
+        published: By a setting's short name, accuracies printed elsewhere, for its ablation.
+
+    Raises:
+        UserError: There is no such sweep, or the folder cannot be written to.
+        DataError: A run folder whose files contradict each other.
+    """
+    data = read_sweep_data(results_dir, sweep)
+    folder = Path(out) if out is not None else Path(results_dir) / "figures" / data.asked.name
+    files: list[Path] = []
+    try:
+        for drawn in draw_figures(data, window=window, published=published):
+            folder.mkdir(parents=True, exist_ok=True)
+            for suffix in formats:
+                files.append(folder / f"{drawn.name}.{suffix}")
+                save(drawn.figure, files[-1])
+            files.append(folder / f"{drawn.name}.csv")
+            write_text(files[-1], as_csv(drawn.numbers))
+    except OSError as error:
+        raise UserError(f"{folder}: {(error.strerror or str(error)).lower()}") from None
+    return Written(folder, tuple(files), tuple(data.missing(data.run_ids)))
+
+
+def draw_figures(
+    data: SweepData, *, window: int = WINDOW, published: Mapping[str, Published] | None = None
+) -> Iterator[Drawn]:
+    """The figures of a sweep, one after the other; arguments as in :func:`write_figures`."""
+    yield from ablation_figures(data, window=window, published=published)
+    of_all = (
+        curves_figure(data, window=window),
+        same_task_figure(data),
+        cross_task_figure(data),
+        schedules_figure(data),
+    )
+    yield from (drawn for drawn in of_all if drawn is not None)
+
+
+def as_csv(numbers: pd.DataFrame) -> str:
+    """A figure's numbers as CSV, to ten digits; the run ids of a curve stand at its first step, not at all of them."""
+    numbers = numbers.copy()
+    if "step" in numbers:
+        goes_on = (numbers["step"].diff() > 0).fillna(False) & (numbers["run_ids"] == numbers["run_ids"].shift())
+        numbers.loc[goes_on, "run_ids"] = None
+    return numbers.to_csv(index=False, lineterminator="\n", float_format="%.10g")

@@ -1,0 +1,188 @@
+"""What a study found: the best trial of each search, and a sweep file that uses it on fresh seeds.
+
+A winner was chosen on validation examples because it did best there, so its validation accuracy flatters it. The sweep
+file that is written asks for the test split and for seeds that the search did not use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import UserError
+from harness.record.folder import RunFolder
+from harness.record.state import SUMMARY_KEYS, read_summary
+from harness.record.studies import default_storage, study_name
+from harness.report.collect import measure
+from harness.report.stats import MIN_SEEDS, Estimate, interval_rng, two_level_bootstrap
+from harness.spec.keys import Value
+from harness.spec.sweep import Sweep
+from harness.spec.yaml_places import read_yaml
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best trial of one search.
+
+    Attributes:
+        combination: What was searched on its own.
+        study: Optuna's name of the study.
+        num_trials: By state, such as ``{"COMPLETE": 18, "PRUNED": 2}``.
+        number: The winner's number.
+        point: Its settings.
+        values: The objectives, in [0, 1], in the study's order.
+        estimate: Accuracy over all validation verdicts of its runs, with an interval (over examples alone below three
+            seeds).
+        num_examples: Validation examples per run and target.
+        run_ids: Its runs.
+        runners_up: Points and first objectives of the next best, best first.
+    """
+
+    combination: Mapping[str, Value]
+    study: str
+    num_trials: Mapping[str, int]
+    number: int
+    point: Mapping[str, Value]
+    values: tuple[float, ...]
+    estimate: Estimate
+    num_examples: int
+    run_ids: tuple[str, ...]
+    runners_up: tuple[tuple[Mapping[str, Value], float], ...]
+
+
+def find_winners(sweep: Sweep, results: str | Path, storage: str | None = None) -> list[Winner]:
+    """The best complete trial of every search; among equals the earliest.
+
+    With several objectives the first decides; the front is Optuna's to show.
+
+    Args:
+        sweep: With a study.
+        results: The results folder.
+        storage: A URL as Optuna takes it; by default the study's SQLite file.
+
+    Raises:
+        UserError: The sweep has no study, or a search has no complete trial yet.
+    """
+    import optuna
+
+    if sweep.study is None:
+        raise UserError(f"{sweep.path} has no study: there is nothing to choose from")
+    winners = []
+    for combination in sweep.searches:
+        name = study_name(sweep, combination)
+        missing = UserError(f"the search {name} has no complete trial: harness run {sweep.path}")
+        try:
+            trials = optuna.load_study(study_name=name, storage=storage or default_storage(results, sweep)).trials
+        except KeyError:
+            raise missing from None
+        complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+        if not complete:
+            raise missing
+        ranked = sorted(complete, key=lambda trial: -trial.values[0])
+        best = ranked[0]
+        run_ids = tuple(dict.fromkeys(cell.run_id for cell in sweep.trial(combination, best.params)))
+        states = [trial.state.name for trial in trials]
+        winners.append(
+            Winner(
+                combination=combination,
+                study=name,
+                num_trials={state: states.count(state) for state in dict.fromkeys(states)},
+                number=best.number,
+                point=best.params,
+                values=tuple(best.values),
+                estimate=_estimate(sweep, results, run_ids),
+                num_examples=sweep.evaluation.num_validation,
+                run_ids=run_ids,
+                runners_up=tuple((trial.params, trial.values[0]) for trial in ranked[1:4]),
+            )
+        )
+    return winners
+
+
+def _estimate(sweep: Sweep, results: str | Path, run_ids: Sequence[str]) -> Estimate:
+    """Of the first objective's targets."""
+    assert sweep.study is not None
+    evaluation = sweep.evaluation.model_copy(update={"splits": ("validation",)})
+    vectors = []
+    for run_id in run_ids:
+        made = (read_summary(RunFolder(results, run_id)) or {}).get(SUMMARY_KEYS["validation"], {})
+        source = sweep.runs[run_id].spec.source if run_id in sweep.runs else run_id.split("-")[1]
+        objective = sweep.study.objectives[0]
+        wanted = {"same_task": [source], "cross_task": [target for target in made if target != source]}
+        for target in wanted.get(objective, [objective]):
+            found = measure(results, run_id, target, evaluation)
+            if found is not None:
+                vectors.append(found.correct)
+    rng = interval_rng("winner", *run_ids)
+    return two_level_bootstrap(vectors, rng, over_seeds=len(run_ids) >= MIN_SEEDS)
+
+
+def winner_lines(winners: Sequence[Winner], objectives: Sequence[str]) -> list[str]:
+    """A sentence or two per search, for people."""
+    lines = []
+    for winner in winners:
+        counts = ", ".join(f"{count} {state.lower()}" for state, count in winner.num_trials.items())
+        values = ", ".join(f"{name} {value:.1%}" for name, value in zip(objectives, winner.values, strict=True))
+        low, high = winner.estimate.low, winner.estimate.high
+        interval = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
+        lines.append(f"{winner.study}: {counts}; trial {winner.number}: {_shown(winner.point)}")
+        lines.append(f"  {values}{interval} on {winner.num_examples} validation examples, {len(winner.run_ids)} runs")
+        for point, value in winner.runners_up:
+            lines.append(f"  then {value:.1%}: {_shown(point)}")
+    return lines
+
+
+def tuned_sweep(sweep: Sweep, winners: Sequence[Winner], num_seeds: int, provenance: Mapping[str, Any]) -> str:
+    """The text of a sweep file with the winners' settings, on seeds that the search did not use and the test split.
+
+    Args:
+        sweep: The study's.
+        winners: Of all its searches.
+        num_seeds: How many seeds it asks for.
+        provenance: `commit` and `dirty` of the code.
+    """
+    assert sweep.study is not None
+    written = read_yaml(sweep.path).value
+    tried = [cell for winner in winners for cell in sweep.trial(winner.combination, winner.point)]
+    used = {cell.spec.seed for cell in tried}
+    seeds = [seed for seed in range(num_seeds + len(used)) if seed not in used][:num_seeds]
+    axes = {key: value for key, value in written.get("axes", {}).items() if key != "seed"}
+    blocks = list(written.get("blocks", ()))
+    for winner in winners:
+        cells = sweep.trial(winner.combination, winner.point)
+        methods = list(dict.fromkeys(cell.spec.method.type for cell in cells))
+        where = {**winner.combination, "method": methods[0] if len(methods) == 1 else methods}
+        blocks.append({"where": where, "set": {key.removeprefix("method."): v for key, v in winner.point.items()}})
+    evaluation = {key: value for key, value in written.get("evaluation", {}).items() if key != "splits"}
+    content = {
+        "name": f"{sweep.name}_tuned",
+        "description": f"The winners of {sweep.name}, on fresh seeds and test examples.",
+        **({"base": written["base"]} if "base" in written else {}),
+        "axes": {**axes, "seed": seeds},
+        "blocks": blocks,
+        "targets": list(sweep.targets),
+        **({"evaluation": evaluation} if evaluation else {}),
+    }
+    dirty = " with changes that were not committed" if provenance.get("dirty") else ""
+    study = sweep.study
+    comment = [
+        f"Written by `harness tune {sweep.path}` at commit {provenance.get('commit')}{dirty}.",
+        f"Each search: sampler {study.sampler}, seed {study.seed}, pruner {study.pruner}; seeds of its runs "
+        f"{', '.join(map(str, sorted(used)))}. The best of many on",
+        "validation examples is flattered by them: only this file's own runs, on the test split, say how good it is.",
+        "",
+        *winner_lines(winners, study.objectives),
+    ]
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    return "\n".join(f"# {line}".rstrip() for line in comment) + "\n" + text
+
+
+def _shown(point: Mapping[str, Value]) -> str:
+    words = {key.removeprefix("method."): value for key, value in point.items()}
+    return ", ".join(
+        f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}" for key, value in words.items()
+    )
