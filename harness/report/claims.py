@@ -10,7 +10,7 @@ easier. The paper's numbers stand beside ours and are no part of a verdict.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -166,11 +166,9 @@ def judge_claims(results_dir: str | Path, sweep: Sweep) -> list[ClaimAnswer]:
     sweep = with_recorded_trials(sweep, results_dir)
     if not sweep.claims:
         raise UserError(f"{sweep.path}: the sweep has no claims: add `claims:`, as harness/spec/claims.py tells")
-    asked = contests(sweep.claims, sweep.cells)
-    num_places = sum(len(places) for _, places in asked)
     measured: dict[tuple[str, str], Measurement | None] = {}
 
-    def lookup(metric: Metric) -> Scores:
+    def scores_of(metric: Metric) -> Scores:
         def scores(run_id: str, target: str) -> NDArray[np.bool_] | None:
             if (run_id, target) not in measured:
                 measured[run_id, target] = measure(results_dir, run_id, target, sweep.evaluation)
@@ -179,14 +177,25 @@ def judge_claims(results_dir: str | Path, sweep: Sweep) -> list[ClaimAnswer]:
 
         return scores
 
-    weighed = [
-        [weigh(place, lookup(claim.metric), num_places=num_places, name=claim.metric) for place in places]
-        for claim, places in asked
+    return judge(contests(sweep.claims, sweep.cells), scores_of, sweep.evaluation)
+
+
+def judge(
+    asked: Sequence[tuple[Claim, Sequence[Contest]]], scores_of: Callable[[Metric], Scores], evaluation: Evaluation
+) -> list[ClaimAnswer]:
+    """The answers to some claims, all of their places as one family.
+
+    Args:
+        asked: Each claim with its places.
+        scores_of: The verdicts of runs, for a metric.
+        evaluation: What they are of.
+    """
+    places = [(claim, place) for claim, of_claim in asked for place in of_claim]
+    evidence = [
+        weigh(place, scores_of(claim.metric), num_places=len(places), name=claim.metric) for claim, place in places
     ]
-    judged = iter(
-        _judged([contest for _, places in asked for contest in places], [one for row in weighed for one in row])
-    )
-    return [_answer(claim, [next(judged) for _ in places], sweep.evaluation) for claim, places in asked]
+    judged = iter(_judged([place for _, place in places], evidence))
+    return [_answer(claim, [next(judged) for _ in of_claim], evaluation) for claim, of_claim in asked]
 
 
 def missing_run_ids(answers: Sequence[ClaimAnswer]) -> list[str]:

@@ -147,8 +147,8 @@ def spread(a: Sequence[ArrayLike], b: Sequence[ArrayLike], design: Design) -> Sp
     sides have the two between-seed variances added.
 
     Returns:
-        A component whose estimate is negative is 0; with a single example nothing is known of the last two, which are
-        0 as well.
+        `shared` is 0 where its estimate is negative; with a single example nothing is known of `shared` and
+        `particular`, which are 0 as well.
 
     Raises:
         ValueError: Fewer than two seeds on a side that has seeds, or sides that do not fit the design.
@@ -165,7 +165,7 @@ def spread(a: Sequence[ArrayLike], b: Sequence[ArrayLike], design: Design) -> Sp
     rests = [(_mean_square_rest(layer), len(layer)) for layer in layers]
     shared = float(columns.var(ddof=1)) - sum(rest / count for rest, count in rests)
     particular = sum(rest for rest, _ in rests) / num_examples
-    return Spread(between, min(particular, between), max(0.0, shared) / num_examples, num_examples)
+    return Spread(between, particular, max(0.0, shared) / num_examples, num_examples)
 
 
 def need(parts: Spread, difference: float, level: float, num_seeds: int) -> Need | None:
@@ -197,7 +197,7 @@ def need(parts: Spread, difference: float, level: float, num_seeds: int) -> Need
     # Next to nothing left for the seeds would take more of them than anyone trains.
     if left <= 0.02 * budget:
         examples = math.ceil(2 * parts.shared * parts.num_examples / budget)
-        between -= particular * (1 - parts.num_examples / examples)
+        between = max(0.0, between - particular * (1 - parts.num_examples / examples))
         particular *= parts.num_examples / examples
         left = budget / 2
     seeds = max(math.ceil((between + 2 * particular) / left), num_seeds + (examples is None), MIN_SEEDS)

@@ -47,7 +47,7 @@ def claim_notes(answers: Sequence[ClaimAnswer]) -> list[str]:
         f"points. In brackets {100 * LEVEL:g} % bootstrap intervals over seeds and examples, not corrected for the "
         f"number of claims; none with fewer than {MIN_SEEDS} seeds. PoI: the probability that a run of the first side "
         "is above one of the second.",
-        f"p is one-sided for the claim, Holm-corrected over {num_places} "
+        f"p is one-sided, for the claim and against it, Holm-corrected over {num_places} "
         f"{'place' if num_places == 1 else 'places'}; supported or contradicted at {ALPHA:g} each. A claim is "
         "supported where every place of it is, contradicted where one is.",
     ]
@@ -99,8 +99,8 @@ def _table(answer: ClaimAnswer) -> list[list[str]]:
     sides = [_settings(first.better), _settings(first.than)]
     if answer.over is not None:
         name = answer.over.rpartition(".")[2]
-        sides = [f"best {name} inside", f"best {name} at an end"]
-    head = [f"{answer.metric} on", *sides, "points", "relative", "PoI", "n", "p", "verdict"]
+        sides = [f"best {name} inside", "best end"]
+    head = [f"{answer.metric} on", *sides, "points", "relative", "PoI", "n", "p", "p against", "verdict"]
     return [head, *(_line(place, answer.over) for place in answer.places)]
 
 
@@ -117,7 +117,7 @@ def _line(place: PlaceAnswer, over: str | None) -> list[str]:
         _relative(place),
         DASH if poi is None else f"{poi:.2f}",
         f"{place.num_seeds}",
-        DASH if place.p_supported is None else f"{place.p_supported:.3f}",
+        *(DASH if p is None else f"{p:.3f}" for p in (place.p_supported, place.p_contradicted)),
         place.verdict,
     ]
 
@@ -128,7 +128,7 @@ def _points(place: PlaceAnswer) -> str:
     text = f"{100 * place.difference:+.1f}"
     if place.ci_low is None or place.ci_high is None:
         return text
-    return f"{text} [{100 * place.ci_low:+.1f}, {100 * place.ci_high:+.1f}]"
+    return f"{text} [{100 * place.ci_low:.1f}, {100 * place.ci_high:.1f}]"
 
 
 def _relative(place: PlaceAnswer) -> str:
@@ -137,7 +137,7 @@ def _relative(place: PlaceAnswer) -> str:
     text = _percent(place.relative_improvement)
     if place.relative_low is None or place.relative_high is None:
         return text
-    return f"{text} [{100 * place.relative_low:+.1f}, {100 * place.relative_high:+.1f}]"
+    return f"{text} [{100 * place.relative_low:.1f}, {100 * place.relative_high:.1f}]"
 
 
 def _percent(fraction: float) -> str:

@@ -137,7 +137,8 @@ def test_without_such_completions_there_is_no_accuracy_among_them(results: Path,
 
 
 def test_curves_of_an_ablation_by_hand(results: Path, weights: Sweep) -> None:
-    numbers = drawn(results, weights, window=2)["ablation_format_weight"].numbers
+    one = drawn(results, weights, window=2)["ablation_format_weight"]
+    numbers = one.numbers
     reward = numbers[(numbers["panel"] == "reward") & (numbers["value"] == "1")]
     assert reward["step"].tolist() == [0, 1, 2, 3]
     # Each run is 1 + seed + 2 * step; smoothed over two steps 1, 2, 4, 6; over the seeds 0, 1, 2 one more.
@@ -146,7 +147,7 @@ def test_curves_of_an_ablation_by_hand(results: Path, weights: Sweep) -> None:
     kl = numbers[numbers["panel"] == "kl"]
     assert set(kl["value"]) == {"1"}
     assert kl["mean"].tolist() == pytest.approx([0, 0.05, 0.15, 0.25])
-    note = footnote(drawn(results, weights)["ablation_format_weight"].figure)
+    note = footnote(one.figure)
     assert "No KL measured, there being no reference: format_weight 0." in note
     assert "n = 3 seeds, 4 test examples each" in note
     assert "Reward is accuracy + format_weight x format" in note
@@ -193,10 +194,8 @@ def asked_of(make_sweep, blocks: str = "[]", **axes: str):
 
 
 def test_a_setting_is_varied_with_the_others_held_still(make_sweep) -> None:
-    found = ablations(
-        asked_of(make_sweep, method="[base, sft, grpo]", source="[counting]", seed="[0, 1]", num_train="[400]",
-                 beta="[0.04, 0.0]", format_weight="[1.0, 0.5, 0.0]")
-    )  # fmt: skip
+    axes = {"method": "[base, sft, grpo]", "source": "[counting]", "seed": "[0, 1]", "num_train": "[400]"}
+    found = ablations(asked_of(make_sweep, **axes, beta="[0.04, 0.0]", format_weight="[1.0, 0.5, 0.0]"), {})
     assert list(found) == ["method.schedule.beta", "method.format_weight"]
     assert [(a.method, dict(a.fixed)) for a in found["method.schedule.beta"]] == [
         ("grpo", {"method.format_weight": weight}) for weight in (1.0, 0.5, 0.0)
@@ -209,10 +208,8 @@ def test_a_setting_is_varied_with_the_others_held_still(make_sweep) -> None:
 
 def test_what_belongs_to_a_value_comes_along_with_it(make_sweep) -> None:
     blocks = "[{where: {schedule: othink}, axes: {explore_frac: [0.1, 0.3]}}]"
-    found = ablations(
-        asked_of(make_sweep, blocks, method="[grpo_d]", source="[geometry]", seed="[0]",
-                 schedule="[linear, othink, adaptive]")
-    )  # fmt: skip
+    axes = {"method": "[grpo_d]", "source": "[geometry]", "seed": "[0]", "schedule": "[linear, othink, adaptive]"}
+    found = ablations(asked_of(make_sweep, blocks, **axes), {})
     labels = [point.label for point in found["method.schedule"][0].points]
     assert labels == ["linear", "othink (explore_frac=0.1)", "othink (explore_frac=0.3)", "adaptive"]
     assert [point.label for point in found["method.schedule.explore_frac"][0].points] == ["0.1", "0.3"]
@@ -221,16 +218,56 @@ def test_what_belongs_to_a_value_comes_along_with_it(make_sweep) -> None:
 
 def test_values_written_as_mappings_are_taken_apart(make_sweep) -> None:
     schedules = "[{type: linear, beta_min: 0.0, beta_max: 0.1}, {type: linear, beta_min: 0.04, beta_max: 0.2}]"
-    found = ablations(asked_of(make_sweep, method="[grpo_d]", source="[geometry]", seed="[0]", schedule=schedules))
+    found = ablations(asked_of(make_sweep, method="[grpo_d]", source="[geometry]", seed="[0]", schedule=schedules), {})
     # Neither bound varies alone, so neither is an ablation of its own.
     assert list(found) == ["method.schedule"]
     labels = [point.label for point in found["method.schedule"][0].points]
     assert labels == ["linear (beta_min=0, beta_max=0.1)", "linear (beta_min=0.04, beta_max=0.2)"]
 
 
+def test_a_cell_that_is_silent_on_a_setting_has_its_spec_s_value(results: Path, train: Train, make_sweep) -> None:
+    blocks = (
+        "[{where: {schedule: othink}, axes: {explore_frac: [0.3, 0.1]}}, "
+        "{where: {explore_frac: 0.3}, axes: {beta_max: [0.02, 0.1]}}]"
+    )
+    axes = {"method": "[grpo_d]", "source": "[geometry]", "seed": "[0, 1]", "schedule": "[othink, linear]"}
+    sweep = make_sweep(blocks, **axes)
+    # One seed of each is enough to know the defaults of both.
+    for cell in sweep.cells:
+        if cell.spec.seed == 0:
+            train(cell.spec, [1, 0, 0, 0], [1, 1, 0, 0])
+    found = ablations(asked_by(results, sweep), read_sweep_data(results, sweep).specs)
+    [explore] = found["method.schedule.explore_frac"]
+    assert dict(explore.fixed) == {"method.schedule": "othink", "method.schedule.beta_max": 0.02}
+    assert [(point.label, len(point.run_ids)) for point in explore.points] == [("0.1", 2), ("0.3", 2)]
+    [beta_max] = found["method.schedule.beta_max"]
+    assert dict(beta_max.fixed) == {"method.schedule": "othink", "method.schedule.explore_frac": 0.3}
+    assert [point.label for point in found["method.schedule"][0].points] == [
+        "othink (explore_frac=0.3, beta_max=0.02)",
+        "othink (explore_frac=0.3, beta_max=0.1)",
+        "othink (explore_frac=0.1, beta_max=0.02)",
+        "linear",
+    ]
+
+
+def test_grpo_is_the_constant_schedule(results: Path, train: Train, make_sweep) -> None:
+    for method, schedules in (("grpo", ["constant"]), ("grpo_d", ["othink", "linear"])):
+        for schedule in schedules:
+            for seed in range(3):
+                verdicts = VERDICTS[1.0 if method == "grpo" else 0.0][seed]
+                train(spec(method, "counting", seed, schedule={"type": schedule}), verdicts, [0, 0, 0, 1])
+    axes = {"method": "[grpo, grpo_d]", "source": "[counting]", "seed": "[0, 1, 2]", "schedule": "[othink, linear]"}
+    sweep = make_sweep(**axes)
+    one = drawn(results, sweep)["ablation_schedule"]
+    accuracy = one.numbers[one.numbers["quantity"] == "accuracy"]
+    means = dict(zip(accuracy["value"], accuracy["mean"], strict=True))
+    assert means == pytest.approx({"constant (grpo)": 800 / 12, "othink": 400 / 12, "linear": 400 / 12})
+    assert "constant (grpo): plain GRPO" in footnote(one.figure)
+
+
 def test_nothing_varied_is_no_ablation(make_sweep) -> None:
     axes = {"method": "[base, sft, grpo]", "source": "[counting, geometry]", "seed": "[0, 1]", "num_train": "[400]"}
-    assert ablations(asked_of(make_sweep, **axes)) == {}
+    assert ablations(asked_of(make_sweep, **axes), {}) == {}
 
 
 def test_base_is_the_one_that_agrees_on_what_both_have(make_sweep) -> None:
@@ -252,7 +289,7 @@ def test_file_names_use_the_short_name_where_it_tells() -> None:
 def test_numbers_stand_where_they_can_be_read(values: list[float], is_log: bool, is_even: bool, make_sweep) -> None:
     key = "lr" if is_log else "format_weight"
     asked = asked_of(make_sweep, method="[grpo]", source="[counting]", seed="[0]", **{key: str(values)})
-    axis = value_axis(ablations(asked)[f"method.{key}"][0].points, is_ordered=True)
+    axis = value_axis(ablations(asked, {})[f"method.{key}"][0].points, is_ordered=True)
     assert (axis.is_log, axis.is_even) == (is_log, is_even)
     assert list(axis.at.values()) == ([0.0, 1.0, 2.0] if is_even else values)
 
@@ -359,6 +396,7 @@ def crowded(train: Train, make_sweep) -> Sweep:
 NAMES = {"ablation_lr", "ablation_schedule", "ablation_explore_frac", "curves", "same_task", "cross_task", "schedules"}
 
 
+@pytest.mark.slow
 def test_text_is_large_enough_and_within_the_figure(results: Path, crowded: Sweep) -> None:
     figures = drawn(results, crowded)
     assert figures.keys() == NAMES
@@ -367,25 +405,25 @@ def test_text_is_large_enough_and_within_the_figure(results: Path, crowded: Swee
         width = one.figure.get_size_inches()[0] / PANEL_WIDTH_IN
         assert width == pytest.approx(round(width)), name
         box = one.figure.bbox
-        for text in texts(one.figure):
-            assert text.get_fontsize() >= SMALL_PT, (name, text.get_text())
+        assert all(text.get_fontsize() >= SMALL_PT for text in texts(one.figure)), name
+        for text in _shown(one.figure):
             extent = text.get_window_extent()
-            # An axis keeps labels for ticks beyond its limits, which are not drawn.
-            if text.get_visible() and extent.width and text in _shown(one.figure):
-                assert extent.x0 >= box.x0 - 1 and extent.x1 <= box.x1 + 1, (name, text.get_text())
-                assert extent.y0 >= box.y0 - 1 and extent.y1 <= box.y1 + 1, (name, text.get_text())
+            assert extent.x0 >= box.x0 - 1 and extent.x1 <= box.x1 + 1, (name, text.get_text())
+            assert extent.y0 >= box.y0 - 1 and extent.y1 <= box.y1 + 1, (name, text.get_text())
 
 
 def _shown(figure: Figure) -> list[Text]:
-    """The footnote, labels, titles and legends: what is always drawn, unlike the labels of ticks out of range."""
+    """What is drawn: an axis also keeps labels for ticks beyond its limits."""
     shown = [*figure.texts]
     for axes in figure.axes:
         shown += [axes.title, axes._left_title, *axes.texts]  # type: ignore[attr-defined]
         if axes.axison:
-            shown += [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels()]
+            shown += [axes.xaxis.label, axes.yaxis.label]
+            low, high = axes.get_xlim()
+            shown += [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
         legend = axes.get_legend()
         shown += legend.get_texts() if legend is not None else []
-    return shown
+    return [text for text in shown if text.get_text().strip()]
 
 
 def test_a_method_has_one_colour_everywhere(results: Path, crowded: Sweep) -> None:
@@ -405,6 +443,7 @@ def test_ordered_values_go_from_dark_to_light() -> None:
     assert len(set(value_colors(["othink", "othink", "linear"], ordered=False))) == 3
 
 
+@pytest.mark.slow
 def test_files_are_images_with_their_numbers_and_equal_to_the_byte(
     results: Path, weights: Sweep, tmp_path: Path
 ) -> None:
@@ -432,12 +471,13 @@ def test_files_are_images_with_their_numbers_and_equal_to_the_byte(
 
 def test_the_csv_holds_what_is_plotted(results: Path, weights: Sweep, tmp_path: Path) -> None:
     write_figures(results, weights, tmp_path)
-    numbers = drawn(results, weights)["ablation_format_weight"].numbers
+    one = drawn(results, weights)["ablation_format_weight"]
+    numbers = one.numbers
     with (tmp_path / "ablation_format_weight.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [float(row["mean"]) for row in rows] == pytest.approx(numbers["mean"].tolist(), rel=1e-9)
     assert [row["num_seeds"] for row in rows] == [str(count) for count in numbers["num_seeds"]]
-    plotted = drawn(results, weights)["ablation_format_weight"].figure.axes[0].get_lines()[0].get_ydata()
+    plotted = one.figure.axes[0].get_lines()[0].get_ydata()
     accuracy = [float(row["mean"]) for row in rows if row["quantity"] == "accuracy"]
     assert list(plotted) == pytest.approx(accuracy, rel=1e-9)
     # A curve names its runs once, at its first step.

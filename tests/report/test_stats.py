@@ -1,4 +1,4 @@
-"""Intervals and relative improvements, against values worked by hand and by simulation."""
+"""Intervals, improvements and sums over runs, against values worked by hand, by simulation and by rliable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import time
 import numpy as np
 import pytest
 
-from harness.report.stats import interval_rng, paired_difference, relative_improvement, two_level_bootstrap
+from harness.report.stats import (
+    holm,
+    interval_rng,
+    iqm,
+    paired_difference,
+    probability_of_improvement,
+    relative_improvement,
+    two_level_bootstrap,
+)
 
 
 def rng() -> np.random.Generator:
@@ -120,3 +128,61 @@ def test_a_cell_takes_milliseconds() -> None:
         two_level_bootstrap(correct, rng())
         durations.append(time.process_time() - start)
     assert min(durations) < 0.05
+
+
+# Five runs and four runs on three tasks. The numbers that follow are what rliable 1.2.0 (with scipy 1.17.1) returned
+# for them: `metrics.aggregate_iqm` and `metrics.probability_of_improvement`, of each column alone and of all.
+X = np.array([[0.1, 0.5, 0.3], [0.9, 0.2, 0.35], [0.4, 0.4, 0.8], [0.7, 0.6, 0.05], [0.55, 0.15, 0.45]])
+Y = np.array([[0.2, 0.5, 0.1], [0.9, 0.1, 0.3], [0.3, 0.65, 0.6], [0.05, 0.6, 0.25]])
+
+
+def test_iqm_as_rliable_has_it() -> None:
+    assert [iqm(column) for column in X.T] == pytest.approx([0.55, 0.36666666666666664, 0.36666666666666664], rel=1e-12)
+    assert iqm(X) == pytest.approx(0.41666666666666674, rel=1e-12)
+
+
+def test_iqm_by_hand() -> None:
+    # Eight runs: two are cut off at each end, (3 + 4 + 5 + 6) / 4 are left; three runs lose none.
+    assert iqm([8, 100, 3, 4, 6, 5, -50, 2]) == 4.5
+    assert iqm([1, 2, 6]) == 3.0
+    with pytest.raises(ValueError, match="score"):
+        iqm([])
+
+
+def test_probability_of_improvement_as_rliable_has_it() -> None:
+    found = [probability_of_improvement(x, y) for x, y in zip(X.T, Y.T, strict=True)]
+    assert found == pytest.approx([0.675, 0.35, 0.625], rel=1e-12)
+    assert np.mean(found) == pytest.approx(0.55, rel=1e-12)
+
+
+def test_probability_of_improvement_by_hand() -> None:
+    # Of six pairs two are greater (3 > 1, 3 > 2), one is equal (2 = 2), and one more is greater (2 > 1).
+    assert probability_of_improvement([2, 3], [1, 2, 4]) == 3.5 / 6
+    assert probability_of_improvement([1, 2, 4], [2, 3]) == 2.5 / 6
+    assert probability_of_improvement([1, 1], [1]) == 0.5
+    with pytest.raises(ValueError, match="each side"):
+        probability_of_improvement([], [1])
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04, and none below the one before it.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.4, 0.6]) == [0.8, 0.8]
+    assert holm([0.9, 0.5]) == [1.0, 1.0]
+    assert (holm([0.02]), holm([])) == ([0.02], [])
+
+
+def test_holm_keeps_order_and_does_not_depend_on_it() -> None:
+    draw = np.random.default_rng(8)
+    for _ in range(50):
+        p_values = [*draw.random(6).round(2), 0.3, 0.3]
+        adjusted = np.array(holm(p_values))
+        order = draw.permutation(8)
+        assert holm([p_values[n] for n in order]) == adjusted[order].tolist()
+        assert (np.diff(adjusted[np.argsort(p_values)]) >= 0).all()
+        assert (adjusted >= p_values).all()
+        # At least as powerful as Bonferroni, and as the step-down that rejects until the first p above its level.
+        assert (adjusted <= np.minimum(1, 8 * np.array(p_values))).all()
+        ranked = sorted(p_values)
+        kept = next((rank for rank, p in enumerate(ranked) if p > 0.2 / (8 - rank)), 8)
+        assert int((adjusted <= 0.2).sum()) == kept

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.report.collect import Asked, AskedCell
 from harness.report.figures.data import flat_settings, short_name, shown
+
+GRPO_LABEL = "constant (grpo)"
+"""Of the point that GRPO makes among the schedules of GRPO-D."""
+
+_Cell = tuple[AskedCell, dict[str, Any]]
+"""A cell with its settings, leaf by leaf."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +57,23 @@ class Ablation:
     ordered: bool
 
 
-def ablations(asked: Asked) -> dict[str, list[Ablation]]:
+def ablations(asked: Asked, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Ablation]]:
     """The settings that a sweep varies within a method, each with its ablations.
 
     A setting that belongs to a value of another one (`explore_frac` to the schedule `othink`) is not held still when
-    that one varies: it comes along as part of the value, for no other schedule has it.
+    that one varies: it comes along as part of the value, for no other schedule has it. A cell that is silent on a
+    setting has it all the same, at the value of its spec. GRPO is the constant schedule where GRPO-D has none.
+
+    Args:
+        asked: The sweep's cells.
+        specs: The resolved spec of runs that were started; without it a setting that is not written is not known.
 
     Returns:
         By the setting's full name, in the order of the sweep. Every ablation has two values or more.
     """
-    by_method: dict[str, list[tuple[AskedCell, dict[str, Any]]]] = {}
-    for cell in asked.cells:
-        if cell.source is not None:
-            by_method.setdefault(cell.method, []).append((cell, flat_settings(cell)))
+    by_method: dict[str, list[_Cell]] = {}
+    for cell, settings in _resolved(asked, specs):
+        by_method.setdefault(cell.method, []).append((cell, settings))
     found: dict[str, list[Ablation]] = {}
     for cells in by_method.values():
         varying = _varying([settings for _, settings in cells])
@@ -74,8 +84,51 @@ def ablations(asked: Asked) -> dict[str, list[Ablation]]:
             # Values that differ only in what comes along are an ablation of that, where it is one.
             kept = [one for one in made if len({_key(point.value) for point in one.points}) > 1 or not below]
             if kept:
-                found.setdefault(key, []).extend(kept)
+                found.setdefault(key, []).extend(_with_constant(one, by_method.get("grpo", [])) for one in kept)
     return found
+
+
+def _resolved(asked: Asked, specs: Mapping[str, Mapping[str, Any]]) -> list[_Cell]:
+    """The cells that train, with the values of their spec where they are silent on what others of the method say."""
+    cells = [(cell, flat_settings(cell)) for cell in asked.cells if cell.source is not None]
+    written: dict[str, dict[str, None]] = {}
+    # Seeds differ in nothing else, so one that was started speaks for those that were not.
+    spec_of: dict[str, Mapping[str, Any]] = {}
+    for cell, settings in cells:
+        written.setdefault(cell.method, {}).update(dict.fromkeys(settings))
+        if cell.run_id in specs:
+            spec_of.setdefault(_key([cell.method, cell.source, settings]), specs[cell.run_id])
+    resolved = []
+    for cell, settings in cells:
+        spec = spec_of.get(_key([cell.method, cell.source, settings]), {})
+        silent = {key: _leaf(spec, key) for key in written[cell.method] if key not in settings}
+        resolved.append((cell, settings | {key: value for key, value in silent.items() if value is not None}))
+    return resolved
+
+
+def _leaf(spec: Mapping[str, Any], key: str) -> Any:
+    """A spec's value under a setting's full name, the type for a mapping; None where it has none."""
+    value: Any = spec
+    for word in key.split("."):
+        value = value.get(word) if isinstance(value, Mapping) else None
+    return value.get("type") if isinstance(value, Mapping) else value
+
+
+def _with_constant(ablation: Ablation, grpo: Sequence[_Cell]) -> Ablation:
+    """An ablation over schedules with GRPO as the constant one, where the sweep has one GRPO that fits it."""
+    if ablation.setting != "method.schedule" or any(point.value == "constant" for point in ablation.points):
+        return ablation
+    fitting = [
+        (cell, settings)
+        for cell, settings in grpo
+        if cell.source == ablation.source
+        and all(settings[key] == value for key, value in ablation.fixed.items() if key in settings)
+    ]
+    if len({_key(settings) for _, settings in fitting}) != 1:
+        return ablation
+    run_ids = tuple(dict.fromkeys(cell.run_id for cell, _ in fitting))
+    point = Point("constant", GRPO_LABEL, {**ablation.fixed, "method.schedule": "constant"}, run_ids)
+    return replace(ablation, points=(point, *ablation.points))
 
 
 def file_stem(setting: str, settings: Iterable[str]) -> str:
@@ -113,9 +166,9 @@ def _varying(all_settings: Sequence[Mapping[str, Any]]) -> set[str]:
     }
 
 
-def _of_setting(setting: str, cells: Sequence[tuple[AskedCell, dict[str, Any]]], varying: set[str]) -> list[Ablation]:
+def _of_setting(setting: str, cells: Sequence[_Cell], varying: set[str]) -> list[Ablation]:
     """The ablations of a setting within one method, one per source and combination of the other settings."""
-    groups: dict[tuple[str, str], list[tuple[AskedCell, dict[str, Any]]]] = {}
+    groups: dict[tuple[str, str], list[_Cell]] = {}
     for cell, settings in cells:
         if setting in settings:
             fixed = {k: v for k, v in settings.items() if k in varying and not _along(k, setting)}
@@ -128,10 +181,8 @@ def _along(key: str, setting: str) -> bool:
     return key == setting or key.startswith(f"{setting}.")
 
 
-def _ablation(
-    setting: str, source: str, cells: Sequence[tuple[AskedCell, dict[str, Any]]], varying: set[str]
-) -> Ablation:
-    by_point: dict[str, list[tuple[AskedCell, dict[str, Any]]]] = {}
+def _ablation(setting: str, source: str, cells: Sequence[_Cell], varying: set[str]) -> Ablation:
+    by_point: dict[str, list[_Cell]] = {}
     for cell, settings in cells:
         own = {key: value for key, value in settings.items() if _along(key, setting)}
         by_point.setdefault(_key(own), []).append((cell, settings))

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from harness.report.figures.ablated import Ablation, ablations, file_stem
+from harness.report.figures.ablated import GRPO_LABEL, Ablation, ablations, file_stem
 from harness.report.figures.ablation_numbers import Published, ablation_numbers, complete_points
 from harness.report.figures.data import SweepData, missing_note, seeds_note, short_name, shown_settings
 from harness.report.figures.drawn import Drawn, draw_curve, nothing_here, over_steps, whiskers
@@ -57,7 +57,7 @@ def ablation_figures(
         window: Steps of the running mean of reward and KL.
         published: By a setting's short name, accuracies printed elsewhere; they get an axis of their own.
     """
-    of_setting = ablations(data.asked)
+    of_setting = ablations(data.asked, data.specs)
     for setting, every in of_setting.items():
         columns = [one for one in every if complete_points(data, one)]
         for start in range(0, len(columns), MAX_COLUMNS):
@@ -274,6 +274,8 @@ def _note(data: SweepData, asked: Sequence[Ablation], numbers: pd.DataFrame, dra
     ]
     if "kl" in drawn and without:
         lines.append(f"No KL measured, there being no reference: {name} {', '.join(without)}.")
+    if any(point.label == GRPO_LABEL for ablation in asked for point in ablation.points):
+        lines.append(f"{GRPO_LABEL}: plain GRPO, which may differ in other settings that its method has.")
     every = [(ablation, point) for ablation in asked for point in ablation.points]
     left_out = [
         f"{name}={point.label} of {shown_settings({'method': one.method, 'source': one.source, **one.fixed})}"

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from harness.errors import UserError, nearest
 from harness.spec.methods import METHOD_MODELS
@@ -164,7 +165,7 @@ def panels(rows: Sequence[Row], num_columns: int, note: str) -> tuple[Figure, li
     lines = [part for line in note.splitlines() for part in textwrap.wrap(line, characters)]
     note_in = _LINE_IN * len(lines) + 0.08
     height = sum(row.height_in + row.around_in for row in rows) + note_in
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height), dpi=_DPI)
     figure.set_layout_engine("constrained", rect=(0, note_in / height, 1, 1 - note_in / height))
     figure.text(0.06 / width, 0.04 / height, "\n".join(lines), va="bottom", fontsize=SMALL_PT, linespacing=1.15)
     heights = [row.height_in for row in rows]
@@ -211,6 +212,17 @@ def save(figure: Figure, path: Path) -> None:
         ".svg": {"Date": None, "Creator": None},
         ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }
+    _settle(figure)
     stream = io.BytesIO()
-    figure.savefig(stream, format=path.suffix[1:], dpi=_DPI, metadata=nameless[path.suffix])
+    figure.savefig(stream, format=path.suffix[1:], metadata=nameless[path.suffix])
     path.write_bytes(stream.getvalue())
+
+
+def _settle(figure: Figure) -> None:
+    """Fixes the layout, rounded: the last digits of the solver's answer differ from one call to the next."""
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for axes in figure.axes:
+            left, bottom, width, height = (round(part, 5) for part in axes.get_position().bounds)
+            axes.set_position((left, bottom, width, height))
