@@ -50,6 +50,7 @@ app = typer.Typer(
 base = typer.Typer(cls=_Verbs, help="The embedded policy.", no_args_is_help=True)
 app.add_typer(base, name="base")
 
+SweepOrName = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file, or the name of a sweep on record.")]
 SweepFile = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file, such as sweeps/quickstart.yaml.")]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The results folder.")]
 Overrides = Annotated[
@@ -203,7 +204,7 @@ def status(
 
 @app.command()
 def tables(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file, or the name of a sweep on record.")],
+    sweep: SweepOrName,
     overrides: Overrides = None,
     results: Results = RESULTS,
     form: Annotated[
@@ -214,13 +215,12 @@ def tables(
     from harness.report.tables import build_tables
 
     folder = _existing(results)
-    on_record = not overrides and not Path(sweep).exists() and Path(sweep).suffix not in (".yaml", ".yml")
-    _print_tables(build_tables(folder, sweep if on_record else _load(sweep, overrides)), form, strict=True)
+    _print_tables(build_tables(folder, _load_or_name(sweep, overrides)), form, strict=True)
 
 
 @app.command()
 def figures(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file, or the name of a sweep on record.")],
+    sweep: SweepOrName,
     overrides: Overrides = None,
     results: Results = RESULTS,
     out: Annotated[
@@ -233,8 +233,7 @@ def figures(
     from harness.report.figures.write import write_figures
 
     kinds, folder = checked_formats(formats), _existing(results)
-    on_record = not overrides and not Path(sweep).exists() and Path(sweep).suffix not in (".yaml", ".yml")
-    written = write_figures(folder, sweep if on_record else _load(sweep, overrides), out, formats=kinds)
+    written = write_figures(folder, _load_or_name(sweep, overrides), out, formats=kinds)
     for file in written.files:
         typer.echo(str(file))
     if written.missing_run_ids:
@@ -260,6 +259,21 @@ def claims(
     if missing:
         typer.echo(f"{_runs(len(missing))} missing: {', '.join(missing)}", err=True)
         raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def export(
+    sweep: SweepFile,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write to.")],
+    overrides: Overrides = None,
+    results: Results = RESULTS,
+) -> None:
+    """Writes a sweep's tables, claims, figures and the verdicts behind them as a few small files."""
+    from harness.report.export import export_sweep
+
+    folder = _existing(results)
+    for file in export_sweep(folder, _load(sweep, overrides), out):
+        typer.echo(str(file))
 
 
 @app.command()
@@ -312,6 +326,12 @@ def _load(sweep: str, overrides: list[str] | None) -> Sweep:
     from harness.spec.sweep import load_sweep
 
     return load_sweep(sweep, overrides or ())
+
+
+def _load_or_name(sweep: str, overrides: list[str] | None) -> Sweep | str:
+    """A sweep file, or what must be the name of a sweep on record."""
+    is_name = not overrides and not Path(sweep).exists() and Path(sweep).suffix not in (".yaml", ".yml")
+    return sweep if is_name else _load(sweep, overrides)
 
 
 def _known(sweep: str, overrides: list[str] | None, results: Path) -> Sweep:
