@@ -129,10 +129,11 @@ def run(
     )
     loaded = with_recorded_trials(loaded, results)
     _print_tables(build_tables(results, loaded), "text")
-    if loaded.study is not None and not (outcome.num_pending or outcome.num_failed):
+    if loaded.study is not None:
         from harness.report.winners import find_winners, winner_lines
 
-        typer.echo("\n" + "\n".join(winner_lines(find_winners(loaded, results, storage), loaded.study.objectives)))
+        winners = find_winners(loaded, results, storage, partial=True)
+        typer.echo("\n" + "\n".join(winner_lines(winners, loaded.study.objectives)))
     typer.echo(f"\n{_runs(len(loaded.runs))} in {results / 'runs'}, on record as {loaded.name}")
     if wandb:
         offline = results / "runs" / "*" / "wandb" / "offline-run-*"

@@ -110,7 +110,10 @@ def run_sweep(
 
         feed = Searches(sweep, results, storage)
     driver = _Driver(sweep, results, feed, executor, wandb, checkpoint_every, retry_failed)
-    return driver.run(console or Console(stderr=True))
+    try:
+        return driver.run(console or Console(stderr=True))
+    finally:
+        feed.close()
 
 
 class _Driver:

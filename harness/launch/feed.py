@@ -29,6 +29,9 @@ class Feed(Protocol):
     def is_unwanted(self, run_id: str) -> bool:
         """Whether a run should stop, because nothing good is expected of it."""
 
+    def close(self) -> None:
+        """No more is asked; another driver may take over."""
+
 
 class WholeSweep:
     """Every run of a sweep at once."""
@@ -53,3 +56,6 @@ class WholeSweep:
     def is_unwanted(self, run_id: str) -> bool:
         """Never."""
         return False
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -140,16 +140,19 @@ class Search:
         return proposal
 
     def tell(self, proposal: Proposal, results: Path) -> None:
-        """Tells Optuna how a trial ended."""
+        """Tells Optuna how a trial ended, unless another driver has done so."""
+        values = None
         if proposal.pruned:
-            self.study.tell(proposal.trial, state=TrialState.PRUNED)
+            state = TrialState.PRUNED
         elif any(end != "completed" for end in proposal.ends.values()):
-            self.study.tell(proposal.trial, state=TrialState.FAIL)
+            state = TrialState.FAIL
         else:
+            state = TrialState.COMPLETE
+            values = final_values(results, proposal.cells, self.settings.objectives)
             # All of its line, also what came after the last look: later trials are compared with it.
             for place, value in self._news(proposal, results).items():
                 proposal.trial.report(value, place)
-            self.study.tell(proposal.trial, final_values(results, proposal.cells, self.settings.objectives))
+        self.study.tell(proposal.trial, values, state=state, skip_if_finished=True)
 
     def should_prune(self, proposal: Proposal, results: Path) -> bool:
         """Whether a trial looks worse than the ones before it, by what its runs have shown so far."""
@@ -165,9 +168,11 @@ class Search:
             return {}
         [objective] = self.settings.objectives
         interim = [interim_values(results, cell, objective) for cell in proposal.cells]
-        known = self.trials[proposal.trial.number].intermediate_values
+        frozen = self.trials[proposal.trial.number]
+        if frozen.state.is_finished():
+            return {}
         line = timeline(interim, _num_steps(proposal.cells))
-        return {place: value for place, value in line.items() if place not in known}
+        return {place: value for place, value in line.items() if place not in frozen.intermediate_values}
 
 
 def make_sampler(study: Study, number: int) -> optuna.samplers.BaseSampler:

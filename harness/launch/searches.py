@@ -8,8 +8,9 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from harness.errors import SpecError
+from harness.errors import SpecError, UserError
 from harness.launch.feed import End
+from harness.launch.lock import take_lock
 from harness.launch.objectives import check_objectives
 from harness.launch.search import ENDED, Proposal, Search
 from harness.record.folder import RunFolder
@@ -28,7 +29,7 @@ class Searches:
 
     Raises:
         SpecError: An objective without a target, or a pruner without evaluations to go by.
-        UserError: The storage cannot be opened.
+        UserError: The storage cannot be opened, or another driver on these results is searching the study.
     """
 
     def __init__(self, sweep: Sweep, results: str | Path, storage: str | None = None) -> None:
@@ -36,9 +37,14 @@ class Searches:
         self._results, self._sweep, self._study = Path(results), sweep, sweep.study
         if self._study.pruner != "none" and not sweep.evaluation.every:
             raise SpecError("a pruner goes by evaluations during training: set evaluation.every", file=sweep.path)
-        self._searches = [Search(sweep, found, storage or default_storage(results, sweep)) for found in sweep.searches]
-        for search in self._searches:
-            check_objectives(self._study, sweep.trial(search.combination, sweep.probe))
+        for found in sweep.searches:
+            check_objectives(self._study, sweep.trial(found, sweep.probe))
+        # The process that owns the study; two would both propose, and both tell.
+        self._lock = take_lock(self._results / "studies" / f".{sweep.name}")
+        if self._lock is None:
+            raise UserError(f"another driver is searching {sweep.name}: wait for it, or stop it")
+        storage = storage or default_storage(results, sweep)
+        self._searches = [Search(sweep, found, storage) for found in sweep.searches]
         self._started = time.monotonic()
         # With them the runs of trials that are over: counted where they are complete, made again where they were lost.
         self._beside = list(self._known((TrialState.COMPLETE,)).runs.values())
@@ -95,6 +101,11 @@ class Searches:
             if not proposal.pruned and is_news:
                 proposal.pruned = proposal.search.should_prune(proposal, self._results)
         return all(proposal.pruned for proposal in wanting)
+
+    def close(self) -> None:
+        """Leaves the study to another driver."""
+        if self._lock is not None:
+            self._lock.release()
 
     def _is_news(self, run_id: str) -> bool:
         """Whether a run's metrics have grown since they were last looked at."""

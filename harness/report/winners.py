@@ -6,6 +6,7 @@ file that is written asks for the test split and for seeds that the search did n
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,9 @@ class Winner:
     runners_up: tuple[tuple[Mapping[str, Value], float], ...]
 
 
-def find_winners(sweep: Sweep, results: str | Path, storage: str | None = None) -> list[Winner]:
+def find_winners(
+    sweep: Sweep, results: str | Path, storage: str | None = None, *, partial: bool = False
+) -> list[Winner]:
     """The best complete trial of every search; among equals the earliest.
 
     With several objectives the first decides; the front is Optuna's to show.
@@ -63,9 +66,10 @@ def find_winners(sweep: Sweep, results: str | Path, storage: str | None = None) 
         sweep: With a study.
         results: The results folder.
         storage: A URL as Optuna takes it; by default the study's SQLite file.
+        partial: Whether a search without a complete trial is left out.
 
     Raises:
-        UserError: The sweep has no study, or a search has no complete trial yet.
+        UserError: The sweep has no study, or, unless `partial`, a search has no complete trial yet.
     """
     import optuna
 
@@ -74,14 +78,14 @@ def find_winners(sweep: Sweep, results: str | Path, storage: str | None = None) 
     winners = []
     for combination in sweep.searches:
         name = study_name(sweep, combination)
-        missing = UserError(f"the search {name} has no complete trial: harness run {sweep.path}")
-        try:
+        trials = []
+        with contextlib.suppress(KeyError):
             trials = optuna.load_study(study_name=name, storage=storage or default_storage(results, sweep)).trials
-        except KeyError:
-            raise missing from None
         complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
         if not complete:
-            raise missing
+            if partial:
+                continue
+            raise UserError(f"the search {name} has no complete trial: harness run {sweep.path}")
         ranked = sorted(complete, key=lambda trial: -trial.values[0])
         best = ranked[0]
         run_ids = tuple(dict.fromkeys(cell.run_id for cell in sweep.trial(combination, best.params)))

@@ -77,6 +77,22 @@ def trials(sweep: Sweep, results: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=names[0], storage=storage).trials
 
 
+DRIVER = """
+import sys
+from harness.launch.driver import run_sweep
+from harness.launch.local import LocalExecutor
+from harness.spec.sweep import load_sweep
+executor = LocalExecutor(int(sys.argv[4]), command=(sys.executable, sys.argv[3]))
+run_sweep(load_sweep(sys.argv[1]), sys.argv[2], wandb=False, executor=executor)
+"""
+
+
+def start_driver(sweep: Sweep, results: Path, slots: int = 1) -> subprocess.Popen[bytes]:
+    """A driver in a process of its own."""
+    command = [sys.executable, "-c", DRIVER, str(sweep.path), str(results), WORKER, str(slots)]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
 GRID = "space: {lr: [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]}\nsampler: grid\n"
 
 
@@ -124,18 +140,8 @@ def test_a_search_that_was_stopped_continues_as_if_left_alone(sweep, tmp_path) -
     alone, disturbed = tmp_path / "alone", tmp_path / "disturbed"
     search = sweep(TPE, one_seed)
     drive(search, alone)
-    script = (
-        "import sys; from pathlib import Path; from harness.launch.driver import run_sweep;"
-        "from harness.launch.local import LocalExecutor; from harness.spec.sweep import load_sweep;"
-        "run_sweep(load_sweep(sys.argv[1]), sys.argv[2], wandb=False,"
-        "          executor=LocalExecutor(1, command=(sys.executable, sys.argv[3])))"
-    )
     for stop, number in ((3, signal.SIGINT), (12, signal.SIGKILL)):
-        driver = subprocess.Popen(
-            [sys.executable, "-c", script, str(search.path), str(disturbed), WORKER],
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        driver = start_driver(search, disturbed)
         deadline = time.monotonic() + 60
         while len(list(disturbed.glob("runs/*/summary.json"))) < stop:
             assert driver.poll() is None and time.monotonic() < deadline
@@ -241,3 +247,26 @@ def test_the_winner_becomes_a_sweep_on_fresh_seeds_and_the_test_split(sweep, res
     tuned = load_sweep(tmp_path / "tuned.yaml")
     assert [(run.spec.seed, run.spec.method.lr) for run in tuned.runs.values()] == [(2, 1e-4), (3, 1e-4), (4, 1e-4)]
     assert tuned.evaluation.splits == ("test",) and tuned.evaluation.num_validation == 100
+
+
+def test_no_trial_begins_after_the_time_is_up(sweep, results) -> None:
+    late = sweep("space: {lr: {low: 1e-6, high: 1e-2, log: true}}\nsampler: random\ntimeout_s: 1e-9")
+    outcome, _ = drive(late, results)
+    assert (outcome.num_completed, outcome.num_pending) == (0, 0) and not trials(late, results)
+    assert find_winners(late, results, partial=True) == []
+
+
+def test_one_driver_owns_a_study(sweep, results) -> None:
+    grid = sweep(GRID)
+    results.mkdir()
+    (results / "behaviour.json").write_text(json.dumps({next(iter(grid.runs)): "slow"}))
+    driver = start_driver(grid, results)
+    deadline = time.monotonic() + 60
+    while not list(results.glob("runs/*/metrics.jsonl")):
+        assert driver.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(UserError, match="another driver is searching s"):
+        drive(grid, results)
+    assert driver.wait(timeout=60) == 0
+    assert all(len(read_json(folder.run_json)["attempts"]) == 1 for folder in run_folders(results))
+    assert drive(grid, results)[0].num_completed == 10
