@@ -15,7 +15,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from harness.errors import UserError
+from harness.errors import SpecError, UserError
 from harness.launch.feed import End
 from harness.launch.objectives import final_values, interim_values, timeline
 from harness.record.studies import study_name
@@ -113,8 +113,8 @@ class Search:
             return waiting if limit is None else min(waiting, max(limit - self.num_begun, 0))
         return None if self.settings.num_trials is None else max(self.settings.num_trials - self.num_begun, 0)
 
-    def ask(self) -> Proposal:
-        """The next trial."""
+    def ask(self) -> Proposal | None:
+        """The next trial; None for one that no run can be made of, which has failed by that."""
         # Of the number that this trial will have.
         waiting = [trial.number for trial in self.trials if trial.state == TrialState.WAITING]
         number = waiting[0] if waiting else len(self.trials)
@@ -123,18 +123,27 @@ class Search:
 
     def under_way(self) -> list[Proposal]:
         """Trials that an earlier driver proposed and did not see the end of."""
-        return [self._reattached(trial) for trial in self.trials if trial.state == TrialState.RUNNING]
+        found = [self._reattached(trial) for trial in self.trials if trial.state == TrialState.RUNNING]
+        return [proposal for proposal in found if proposal is not None]
 
-    def _reattached(self, frozen: FrozenTrial) -> Proposal:
+    def _reattached(self, frozen: FrozenTrial) -> Proposal | None:
         self.study.sampler = make_sampler(self.settings, frozen.number)
         return self._proposal(Trial(self.study, frozen._trial_id))
 
-    def _proposal(self, trial: Trial) -> Proposal:
+    def _proposal(self, trial: Trial) -> Proposal | None:
         point: dict[str, Value] = {}
         for parameter in self.settings.space:
             if parameter.exists({**self.combination, **point}):
                 point[parameter.key] = _suggest(trial, parameter)
-        cells = self.sweep.trial(self.combination, point)
+        try:
+            cells = self.sweep.trial(self.combination, point)
+            if not cells:
+                raise SpecError("the point takes effect in no cell of the sweep")
+        except SpecError as error:
+            # Such as a beta_min that was drawn above its beta_max: the point's fault, and no reason to end the search.
+            trial.set_user_attr("error", error.message)
+            self.study.tell(trial, state=TrialState.FAIL)
+            return None
         proposal = Proposal(self, trial, point, cells)
         trial.set_user_attr("run_ids", proposal.run_ids)
         return proposal

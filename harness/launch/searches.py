@@ -72,9 +72,8 @@ class Searches:
         if self._beside:
             runs, self._beside = self._beside, []
             return runs
-        if self._old:
-            proposal = self._old.pop(0)
-        else:
+        proposal = self._old.pop(0) if self._old else None
+        while proposal is None:
             search = self._next()
             if search is None:
                 return []
@@ -124,7 +123,7 @@ class Searches:
             (search.combination, trial.params)
             for search in self._searches
             for trial in search.trials
-            if trial.state in states
+            if trial.state in states and trial.user_attrs.get("run_ids")
         )
 
     def _record(self) -> None:
@@ -134,10 +133,10 @@ class Searches:
                 "number": trial.number,
                 "combination": search.combination,
                 "point": trial.params,
-                "run_ids": trial.user_attrs.get("run_ids", []),
+                "run_ids": trial.user_attrs["run_ids"],
             }
             for search in self._searches
             for trial in search.trials
-            if trial.state != TrialState.WAITING
+            if trial.user_attrs.get("run_ids")
         ]
         write_sweep_record(self._results, self._known(), trials)

@@ -270,3 +270,15 @@ def test_one_driver_owns_a_study(sweep, results) -> None:
     assert driver.wait(timeout=60) == 0
     assert all(len(read_json(folder.run_json)["attempts"]) == 1 for folder in run_folders(results))
     assert drive(grid, results)[0].num_completed == 10
+
+
+def test_an_impossible_point_fails_and_the_search_goes_on(sweep, results) -> None:
+    base = BASE.replace("method: grpo,", "method: grpo_d,").replace("[0, 1]", "[0]")
+    space = "space:\n  beta_min: {low: 0.0, high: 1.0}\n  beta_max: {low: 0.0, high: 1.0}\n"
+    first = "first: [{beta_min: 0.5, beta_max: 0.1}, {beta_min: 0.1, beta_max: 0.5}]\n"
+    search = sweep(f"{space}sampler: random\nnum_trials: 2\n{first}", base)
+    outcome, _ = drive(search, results)
+    impossible, possible = trials(search, results)
+    assert (outcome.num_completed, impossible.state.name, possible.state.name) == (1, "FAIL", "COMPLETE")
+    assert impossible.user_attrs["error"] == "beta_min 0.5 is above beta_max 0.1"
+    assert len(with_recorded_trials(search, results).runs) == 1
