@@ -228,13 +228,16 @@ def figures(
         Path | None, typer.Option(metavar="DIR", help="Where to; by default figures/<sweep> in the results folder.")
     ] = None,
     formats: Annotated[str, typer.Option(metavar="LIST", help="Of png, svg and pdf, with commas between.")] = "png",
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Of a study, for Optuna; by default SQLite with the results.")
+    ] = None,
 ) -> None:
-    """Draws a sweep's ablations, curves, tables and schedules; the numbers of each figure beside it as CSV."""
+    """Draws a sweep's ablations, curves, tables, schedules and study; the numbers of each figure beside it as CSV."""
     from harness.report.figures.style import checked_formats
     from harness.report.figures.write import write_figures
 
     kinds, folder = checked_formats(formats), _existing(results)
-    written = write_figures(folder, _load_or_name(sweep, overrides), out, formats=kinds)
+    written = write_figures(folder, _load_or_name(sweep, overrides), out, formats=kinds, storage=storage)
     for file in written.files:
         typer.echo(str(file))
     if written.missing_run_ids:

@@ -44,9 +44,14 @@ class ValueAxis:
 
     @property
     def depth_in(self) -> float:
-        """Inches that slanting labels take below the axis."""
+        """Inches that slanting or upright labels take below the axis."""
         longest = max((len(part) for label in self.at for part in _lines(label)), default=0)
-        return 0.045 * longest if self.is_crowded else 0.0
+        return (0.06 if self._has_lines else 0.045) * longest if self.is_crowded else 0.0
+
+    @property
+    def _has_lines(self) -> bool:
+        """Whether a label has several lines, which would run into each other if they were slanting."""
+        return any(len(_lines(label)) > 1 for label in self.at)
 
     def label(self, axes: Axes, name: str) -> None:
         """Puts ticks, labels and the setting's name on the x axis."""
@@ -56,7 +61,9 @@ class ValueAxis:
         elif self.is_even:
             axes.set_xlim(-0.5, len(self.at) - 0.5)
         labels = ["\n".join(_lines(label)) for label in self.at]
-        if self.is_crowded:
+        if self.is_crowded and self._has_lines:
+            axes.set_xticks(list(self.at.values()), labels, rotation=90, ha="center", ma="right", linespacing=1.0)
+        elif self.is_crowded:
             axes.set_xticks(list(self.at.values()), labels, rotation=40, ha="right", rotation_mode="anchor")
         else:
             axes.set_xticks(list(self.at.values()), labels)

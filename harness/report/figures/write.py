@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from harness.report.figures.data import SweepData, read_sweep_data
 from harness.report.figures.drawn import Drawn
 from harness.report.figures.same_task import same_task_figure
 from harness.report.figures.schedules import schedules_figure
+from harness.report.figures.study import study_figures
 from harness.report.figures.style import save
 
 if TYPE_CHECKING:
@@ -49,11 +51,14 @@ def write_figures(
     formats: Sequence[str] = ("png",),
     window: int = WINDOW,
     published: Mapping[str, Published] | None = None,
+    storage: str | None = None,
 ) -> Written:
     """Writes the figures of a sweep: `<name>.<format>` each, and `<name>.csv` with exactly the numbers plotted.
 
     Names: `ablation_<setting>` for each setting that the sweep varies within a method, `curves`, `same_task`,
-    `cross_task`, `schedules`. A figure without any number is not written. The same run folders give the same bytes.
+    `cross_task`, `schedules`, and, where the sweep comes as a file with a study, those of
+    :func:`harness.report.figures.study.study_figures`. A figure without any number is not written. The same run folders
+    and trials give the same bytes.
 
     Args:
         results_dir: The results folder.
@@ -62,16 +67,18 @@ def write_figures(
         formats: Among :data:`harness.report.figures.style.FORMATS`.
         window: Steps of the running mean of curves; 1 for none.
         published: By a setting's short name, accuracies printed elsewhere, for its ablation.
+        storage: Of a study, a URL as Optuna takes it; by default its SQLite file in the results folder.
 
     Raises:
-        UserError: There is no such sweep, or the folder cannot be written to.
+        UserError: There is no such sweep, the storage cannot be opened, or the folder cannot be written to.
         DataError: A run folder whose files contradict each other.
     """
     data = read_sweep_data(results_dir, sweep)
     folder = Path(out) if out is not None else Path(results_dir) / "figures" / data.asked.name
     files: list[Path] = []
     try:
-        for drawn in draw_figures(data, window=window, published=published):
+        of_sweep = draw_figures(data, window=window, published=published)
+        for drawn in chain(of_sweep, _draw_study(results_dir, sweep, storage)):
             folder.mkdir(parents=True, exist_ok=True)
             for suffix in formats:
                 files.append(folder / f"{drawn.name}.{suffix}")
@@ -95,6 +102,17 @@ def draw_figures(
         schedules_figure(data),
     )
     yield from (drawn for drawn in of_all if drawn is not None)
+
+
+def _draw_study(results_dir: str | Path, sweep: str | Path | Sweep, storage: str | None) -> Iterator[Drawn]:
+    """The figures of a sweep's study; none of a sweep on record, which does not tell what was searched."""
+    if isinstance(sweep, (str, Path)):
+        if Path(sweep).suffix not in (".yaml", ".yml") and not Path(sweep).is_file():
+            return
+        from harness.spec.sweep import load_sweep
+
+        sweep = load_sweep(sweep)
+    yield from study_figures(results_dir, sweep, storage)
 
 
 def as_csv(numbers: pd.DataFrame) -> str:
