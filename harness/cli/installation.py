@@ -1,0 +1,35 @@
+"""Verbs about this installation and its embedded policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.app import app, base
+from harness.cli.options import RESULTS, Results
+
+
+@app.command()
+def doctor(results: Results = RESULTS) -> None:
+    """Looks at this machine and installation: versions, devices, the embedded policy, W&B, disk."""
+    from harness.doctor import examine
+
+    healthy = True
+    for finding in examine(results):
+        healthy = healthy and not finding.is_problem
+        typer.echo(finding.line())
+    if not healthy:
+        raise typer.Exit(1)
+
+
+@base.command("build")
+def base_build(
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to; by default ./embedded-rebuilt.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; by default the recipe's.")] = None,
+) -> None:
+    """Trains the embedded policy from nothing, by the recipe in its card."""
+    from harness.base_build import build
+
+    build(out, num_steps=steps)

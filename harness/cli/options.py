@@ -1,0 +1,94 @@
+"""What several verbs share: their options, and the sweeps, folders and consoles that these stand for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.app import INCOMPLETE
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.report.tables import TableRow
+    from harness.spec.sweep import Sweep
+
+SweepOrName = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file, or the name of a sweep on record.")]
+SweepFile = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file, such as sweeps/quickstart.yaml.")]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The results folder.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Replaces a setting of the sweep; a list makes an axis. Repeatable."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+RESULTS = Path("results")
+
+
+def load(sweep: str, overrides: list[str] | None) -> Sweep:
+    """A sweep file with the `--set` options in it."""
+    from harness.spec.sweep import load_sweep
+
+    return load_sweep(sweep, overrides or ())
+
+
+def load_or_name(sweep: str, overrides: list[str] | None) -> Sweep | str:
+    """A sweep file, or what must be the name of a sweep on record."""
+    is_name = not overrides and not Path(sweep).exists() and Path(sweep).suffix not in (".yaml", ".yml")
+    return sweep if is_name else load(sweep, overrides)
+
+
+def known(sweep: str, overrides: list[str] | None, results: Path) -> Sweep:
+    """A sweep with those trials of its search that are on record."""
+    from harness.record.sweep_record import with_recorded_trials
+
+    return with_recorded_trials(load(sweep, overrides), results)
+
+
+def existing(results: Path) -> Path:
+    """A results folder to read from; one that is not there yet is empty, not wrong."""
+    if results.exists() and not results.is_dir():
+        raise UserError(f"--results {results}: not a folder")
+    return results
+
+
+def writable(results: Path) -> None:
+    """Makes a results folder to write to, or says why it cannot be one."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--results {results}: {(error.strerror or str(error)).lower()}") from None
+
+
+def print_tables(rows: list[TableRow], form: str, *, strict: bool = False) -> None:
+    """Prints tables; `strict` names the runs they lack on stderr and exits with 3."""
+    from harness.report.render import render_tables
+    from harness.report.tables import missing_run_ids
+
+    typer.echo(render_tables(rows, form))
+    missing = missing_run_ids(rows)
+    if strict and missing:
+        typer.echo(f"{runs_text(len(missing))} missing: {', '.join(missing)}", err=True)
+        raise typer.Exit(INCOMPLETE)
+
+
+def runs_text(count: int) -> str:
+    """A number of runs in words."""
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+def console(*, stderr: bool = False) -> Console:
+    """For tables and progress; made here, because rich takes its time to import."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def print_json(value: Any) -> None:
+    """Prints a value for programs."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

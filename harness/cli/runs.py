@@ -1,0 +1,149 @@
+"""Verbs about runs: what a sweep would do, does, and where it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.app import INCOMPLETE, app
+from harness.cli.options import (
+    RESULTS,
+    AsJson,
+    Overrides,
+    Results,
+    SweepFile,
+    console,
+    existing,
+    known,
+    load,
+    print_json,
+    print_tables,
+    runs_text,
+    writable,
+)
+from harness.errors import UserError
+
+
+@app.command()
+def plan(sweep: SweepFile, overrides: Overrides = None, results: Results = RESULTS, as_json: AsJson = False) -> None:
+    """Shows the runs of a sweep and where each one stands; starts nothing."""
+    from harness.launch.plan import make_plan
+
+    folder = existing(results)
+    planned = make_plan(known(sweep, overrides, folder), folder)
+    if as_json:
+        print_json(planned.as_json())
+    else:
+        planned.print(console())
+
+
+@app.command()
+def run(
+    sweep: SweepFile,
+    overrides: Overrides = None,
+    results: Results = RESULTS,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Runs at the same time; by default one per GPU, or per two CPU cores.")
+    ] = None,
+    wandb: Annotated[bool, typer.Option(help="Mirror the runs to W&B; offline unless logged in.")] = True,
+    retry_failed: Annotated[bool, typer.Option(help="Try runs again that failed before.")] = True,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=0, help="Steps between two checkpoints; 0 for none but on interruption.")
+    ] = 25,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Of a study, for Optuna; by default SQLite with the results.")
+    ] = None,
+) -> None:
+    """Trains and evaluates what a sweep lacks, then prints its tables. Can be interrupted and run again."""
+    from harness.launch.driver import run_sweep
+    from harness.record.sweep_record import with_recorded_trials
+    from harness.report.tables import build_tables
+
+    loaded = load(sweep, overrides)
+    writable(results)
+    outcome = run_sweep(
+        loaded,
+        results,
+        slots=slots,
+        wandb=wandb,
+        retry_failed=retry_failed,
+        console=console(stderr=True),
+        checkpoint_every=checkpoint_every,
+        storage=storage,
+    )
+    loaded = with_recorded_trials(loaded, results)
+    print_tables(build_tables(results, loaded), "text")
+    if loaded.study is not None:
+        from harness.report.winners import find_winners, winner_lines
+
+        winners = find_winners(loaded, results, storage, partial=True)
+        typer.echo("\n" + "\n".join(winner_lines(winners, loaded.study.objectives)))
+    typer.echo(f"\n{runs_text(len(loaded.runs))} in {results / 'runs'}, on record as {loaded.name}")
+    if wandb:
+        offline = results / "runs" / "*" / "wandb" / "offline-run-*"
+        typer.echo(f"W&B files of each run in its folder; to upload what was logged offline: wandb sync {offline}")
+    if outcome.num_failed or outcome.num_pending:
+        lacking = {"failed": outcome.num_failed, "pending": outcome.num_pending}
+        counts = ", ".join(f"{count} {status}" for status, count in lacking.items() if count)
+        what = "interrupted; " if outcome.interrupted else ""
+        typer.echo(f"{what}{counts}: the same command goes on, `harness status` tells more", err=True)
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def tune(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file with a study.")],
+    results: Results = RESULTS,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to; by default <sweep>_tuned.yaml beside the sweep file.")
+    ] = None,
+    num_seeds: Annotated[int, typer.Option(min=1, help="Seeds of the written sweep, none of them the search's.")] = 3,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Runs at the same time; by default one per GPU, or per two CPU cores.")
+    ] = None,
+    wandb: Annotated[bool, typer.Option(help="Mirror the runs to W&B; offline unless logged in.")] = True,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Of the study, for Optuna; by default SQLite in the results folder."),
+    ] = None,
+) -> None:
+    """Searches a study to its end and writes the winners as a sweep file: test split, fresh seeds, provenance."""
+    from harness.launch.driver import run_sweep
+    from harness.record.provenance import provenance
+    from harness.report.winners import find_winners, tuned_sweep, winner_lines
+
+    loaded = load(sweep, None)
+    if loaded.study is None:
+        raise UserError(f"{sweep} has no study: there is nothing to tune")
+    file = out or loaded.path.with_name(f"{loaded.path.stem}_tuned.yaml")
+    writable(results)
+    outcome = run_sweep(loaded, results, slots=slots, wandb=wandb, console=console(stderr=True), storage=storage)
+    if outcome.num_failed or outcome.num_pending:
+        typer.echo("the search is not over: the same command goes on, `harness status` tells more", err=True)
+        raise typer.Exit(INCOMPLETE)
+    winners = find_winners(loaded, results, storage)
+    file.write_text(tuned_sweep(loaded, winners, num_seeds, provenance()))
+    typer.echo("\n".join(winner_lines(winners, loaded.study.objectives)))
+    typer.echo(f"written to {file}")
+
+
+@app.command()
+def status(
+    sweep: Annotated[str | None, typer.Argument(metavar="SWEEP", help="A sweep file; without it, every run.")] = None,
+    overrides: Overrides = None,
+    results: Results = RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Shows how far runs are, and why one failed."""
+    from harness.launch.status import all_status, print_status, sweep_status
+
+    if sweep is None and overrides:
+        raise UserError("--set changes a sweep: name the sweep file too")
+    folder = existing(results)
+    rows = all_status(folder) if sweep is None else sweep_status(known(sweep, overrides, folder), folder)
+    if as_json:
+        print_json([row.as_json() for row in rows])
+    else:
+        print_status(rows, console())
