@@ -203,7 +203,7 @@ def test_two_objectives_make_a_front(sweep, results) -> None:
     assert [trial.values for trial in trials(search, results)] == [pytest.approx([v, v]) for v in (0.705, 0.905)]
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "gp"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "gp", "cmaes"])
 def test_every_sampler_finds_its_way_in_the_space(sweep, results, sampler) -> None:
     search = sweep(
         f"""
