@@ -7,19 +7,20 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.app import INCOMPLETE, app
+from harness.cli.app import app
 from harness.cli.options import (
     RESULTS,
     Overrides,
     Results,
+    Storage,
     SweepFile,
     SweepOrName,
+    end_if_missing,
     existing,
     load,
     load_or_name,
     print_json,
     print_tables,
-    runs_text,
 )
 
 
@@ -48,9 +49,7 @@ def figures(
         Path | None, typer.Option(metavar="DIR", help="Where to; by default figures/<sweep> in the results folder.")
     ] = None,
     formats: Annotated[str, typer.Option(metavar="LIST", help="Of png, svg and pdf, with commas between.")] = "png",
-    storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="Of a study, for Optuna; by default SQLite with the results.")
-    ] = None,
+    storage: Storage = None,
 ) -> None:
     """Draws a sweep's ablations, curves, tables, schedules and study; the numbers of each figure beside it as CSV."""
     from harness.report.figures.style import checked_formats
@@ -60,10 +59,7 @@ def figures(
     written = write_figures(folder, load_or_name(sweep, overrides), out, formats=kinds, storage=storage)
     for file in written.files:
         typer.echo(str(file))
-    if written.missing_run_ids:
-        missing = written.missing_run_ids
-        typer.echo(f"{runs_text(len(missing))} missing: {', '.join(missing)}", err=True)
-        raise typer.Exit(INCOMPLETE)
+    end_if_missing(written.missing_run_ids)
 
 
 @app.command()
@@ -79,10 +75,7 @@ def claims(
 
     answers = judge_claims(existing(results), load(sweep, overrides))
     typer.echo(render_claims(answers, form))
-    missing = missing_run_ids(answers)
-    if missing:
-        typer.echo(f"{runs_text(len(missing))} missing: {', '.join(missing)}", err=True)
-        raise typer.Exit(INCOMPLETE)
+    end_if_missing(missing_run_ids(answers))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,13 @@ Overrides = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Slots = Annotated[
+    int | None, typer.Option(min=1, help="Runs at the same time; by default one per GPU, or per two CPU cores.")
+]
+Wandb = Annotated[bool, typer.Option(help="Mirror the runs to W&B; offline unless logged in.")]
+Storage = Annotated[
+    str | None, typer.Option(metavar="URL", help="Of a study, for Optuna; by default SQLite with the results.")
+]
 RESULTS = Path("results")
 
 
@@ -71,9 +79,14 @@ def print_tables(rows: list[TableRow], form: str, *, strict: bool = False) -> No
     from harness.report.tables import missing_run_ids
 
     typer.echo(render_tables(rows, form))
-    missing = missing_run_ids(rows)
-    if strict and missing:
-        typer.echo(f"{runs_text(len(missing))} missing: {', '.join(missing)}", err=True)
+    if strict:
+        end_if_missing(missing_run_ids(rows))
+
+
+def end_if_missing(run_ids: Sequence[str]) -> None:
+    """Names the runs that an answer lacks on stderr and exits with 3; does nothing where it lacks none."""
+    if run_ids:
+        typer.echo(f"{runs_text(len(run_ids))} missing: {', '.join(run_ids)}", err=True)
         raise typer.Exit(INCOMPLETE)
 
 

@@ -13,7 +13,10 @@ from harness.cli.options import (
     AsJson,
     Overrides,
     Results,
+    Slots,
+    Storage,
     SweepFile,
+    Wandb,
     console,
     existing,
     known,
@@ -44,17 +47,13 @@ def run(
     sweep: SweepFile,
     overrides: Overrides = None,
     results: Results = RESULTS,
-    slots: Annotated[
-        int | None, typer.Option(min=1, help="Runs at the same time; by default one per GPU, or per two CPU cores.")
-    ] = None,
-    wandb: Annotated[bool, typer.Option(help="Mirror the runs to W&B; offline unless logged in.")] = True,
+    slots: Slots = None,
+    wandb: Wandb = True,
     retry_failed: Annotated[bool, typer.Option(help="Try runs again that failed before.")] = True,
     checkpoint_every: Annotated[
         int, typer.Option(min=0, help="Steps between two checkpoints; 0 for none but on interruption.")
     ] = 25,
-    storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="Of a study, for Optuna; by default SQLite with the results.")
-    ] = None,
+    storage: Storage = None,
 ) -> None:
     """Trains and evaluates what a sweep lacks, then prints its tables. Can be interrupted and run again."""
     from harness.launch.driver import run_sweep
@@ -100,14 +99,9 @@ def tune(
         Path | None, typer.Option(metavar="FILE", help="Where to; by default <sweep>_tuned.yaml beside the sweep file.")
     ] = None,
     num_seeds: Annotated[int, typer.Option(min=1, help="Seeds of the written sweep, none of them the search's.")] = 3,
-    slots: Annotated[
-        int | None, typer.Option(min=1, help="Runs at the same time; by default one per GPU, or per two CPU cores.")
-    ] = None,
-    wandb: Annotated[bool, typer.Option(help="Mirror the runs to W&B; offline unless logged in.")] = True,
-    storage: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Of the study, for Optuna; by default SQLite in the results folder."),
-    ] = None,
+    slots: Slots = None,
+    wandb: Wandb = True,
+    storage: Storage = None,
 ) -> None:
     """Searches a study to its end and writes the winners as a sweep file: test split, fresh seeds, provenance."""
     from harness.launch.driver import run_sweep

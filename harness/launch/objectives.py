@@ -10,22 +10,7 @@ from harness.record.atomic import read_jsonl
 from harness.record.folder import RunFolder
 from harness.record.state import SUMMARY_KEYS, read_summary
 from harness.spec.expand import Cell
-from harness.spec.study import Study
-
-
-def targets_of(objective: str, source: str | None, targets: Sequence[str]) -> list[str]:
-    """The targets that an objective averages over, for a run on a source.
-
-    Args:
-        objective: `same_task`, `cross_task` or a target.
-        source: The task trained on.
-        targets: Those that the sweep evaluates on.
-    """
-    if objective == "same_task":
-        return [target for target in targets if target == source]
-    if objective == "cross_task":
-        return [target for target in targets if target != source]
-    return [target for target in targets if target == objective]
+from harness.spec.study import Study, targets_of
 
 
 def check_objectives(study: Study, cells: Iterable[Cell]) -> None:

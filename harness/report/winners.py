@@ -15,12 +15,13 @@ from typing import Any
 import yaml
 
 from harness.errors import UserError
-from harness.record.folder import RunFolder
-from harness.record.state import SUMMARY_KEYS, read_summary
 from harness.record.studies import default_storage, study_name
 from harness.report.collect import measure
 from harness.report.stats import MIN_SEEDS, Estimate, interval_rng, two_level_bootstrap
+from harness.spec.expand import Cell
 from harness.spec.keys import Value
+from harness.spec.methods import Evaluation
+from harness.spec.study import targets_of
 from harness.spec.sweep import Sweep
 from harness.spec.yaml_places import read_yaml
 
@@ -88,7 +89,7 @@ def find_winners(
             raise UserError(f"the search {name} has no complete trial: harness run {sweep.path}")
         ranked = sorted(complete, key=lambda trial: -trial.values[0])
         best = ranked[0]
-        run_ids = tuple(dict.fromkeys(cell.run_id for cell in sweep.trial(combination, best.params)))
+        cells = sweep.trial(combination, best.params)
         states = [trial.state.name for trial in trials]
         winners.append(
             Winner(
@@ -98,31 +99,26 @@ def find_winners(
                 number=best.number,
                 point=best.params,
                 values=tuple(best.values),
-                estimate=_estimate(sweep, results, run_ids),
+                estimate=_estimate(results, cells, sweep.study.objectives[0], sweep.evaluation),
                 num_examples=sweep.evaluation.num_validation,
-                run_ids=run_ids,
+                run_ids=tuple(dict.fromkeys(cell.run_id for cell in cells)),
                 runners_up=tuple((trial.params, trial.values[0]) for trial in ranked[1:4]),
             )
         )
     return winners
 
 
-def _estimate(sweep: Sweep, results: str | Path, run_ids: Sequence[str]) -> Estimate:
-    """Of the first objective's targets."""
-    assert sweep.study is not None
-    evaluation = sweep.evaluation.model_copy(update={"splits": ("validation",)})
-    vectors = []
-    for run_id in run_ids:
-        made = (read_summary(RunFolder(results, run_id)) or {}).get(SUMMARY_KEYS["validation"], {})
-        source = sweep.runs[run_id].spec.source if run_id in sweep.runs else run_id.split("-")[1]
-        objective = sweep.study.objectives[0]
-        wanted = {"same_task": [source], "cross_task": [target for target in made if target != source]}
-        for target in wanted.get(objective, [objective]):
-            found = measure(results, run_id, target, evaluation)
-            if found is not None:
-                vectors.append(found.correct)
-    rng = interval_rng("winner", *run_ids)
-    return two_level_bootstrap(vectors, rng, over_seeds=len(run_ids) >= MIN_SEEDS)
+def _estimate(results: str | Path, cells: Sequence[Cell], objective: str, evaluation: Evaluation) -> Estimate:
+    """Of an objective's targets, on validation examples."""
+    asked = evaluation.model_copy(update={"splits": ("validation",)})
+    runs = {cell.run_id: cell for cell in cells}
+    found = [
+        measure(results, run_id, target, asked)
+        for run_id, cell in runs.items()
+        for target in targets_of(objective, cell.spec.source, cell.targets)
+    ]
+    vectors = [measured.correct for measured in found if measured is not None]
+    return two_level_bootstrap(vectors, interval_rng("winner", *runs), over_seeds=len(runs) >= MIN_SEEDS)
 
 
 def winner_lines(winners: Sequence[Winner], objectives: Sequence[str]) -> list[str]:

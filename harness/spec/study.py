@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Literal, get_args
 
 from harness.errors import nearest
@@ -128,9 +127,20 @@ class Study:
             ]
         return points
 
-    def combinations(self, values: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
-        """The combinations that are searched on their own: the values of the axes in `per`, crossed."""
-        return [dict(zip(self.per, chosen, strict=True)) for chosen in product(*(values[key] for key in self.per))]
+
+def targets_of(objective: str, source: str | None, targets: Sequence[str]) -> list[str]:
+    """The targets that an objective averages over, for a run on a source.
+
+    Args:
+        objective: `same_task`, `cross_task` or a target.
+        source: The task trained on.
+        targets: Those that the sweep evaluates on.
+    """
+    if objective == "same_task":
+        return [target for target in targets if target == source]
+    if objective == "cross_task":
+        return [target for target in targets if target != source]
+    return [target for target in targets if target == objective]
 
 
 def read_study(part: Part) -> Study:
