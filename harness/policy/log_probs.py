@@ -29,7 +29,7 @@ class Packing:
 
     Attributes:
         ids: Long [N, L].
-        positions: Long [3, N, L].
+        positions: Long [A, N, L].
         segments: Long [N, L]: 0 in the prompt, g + 1 in completion g, -1 at padding.
         sources: Long [N, G, T]: the packed place whose hidden state predicts a completion's token; 0 at padding.
     """
@@ -66,7 +66,7 @@ def pack(batch: PromptBatch, ids: Tensor, lengths: Tensor) -> Packing:
     packed = batch.ids.new_zeros(num_prompts, total)
     packed[:, :prompt_length] = batch.ids
     packed[row, place] = ids[held]
-    positions = batch.positions.new_zeros(3, num_prompts, total)
+    positions = batch.positions.new_zeros(len(batch.positions), num_prompts, total)
     positions[..., :prompt_length] = batch.positions
     positions[:, row, place] = batch.next_position[row] + steps[held]
     segments = torch.full_like(packed, -1)
@@ -104,9 +104,10 @@ def completion_log_probs(
     mask = torch.arange(ids.shape[2], device=ids.device) < lengths[..., None]
     rows = torch.arange(ids.shape[0], device=ids.device)[:, None, None].expand_as(ids)[mask]
     chosen = policy.family.run(
-        policy.family.embed(packing.ids, features),
+        packing.ids,
         packing.positions,
         attend_masked(shared_prefix_mask(packing.segments)),
+        features,
         wanted=(rows, packing.sources[mask]),
     )
     values = token_log_probs(chosen, ids[mask], policy.family.lm_head, policy.family.vision_token_ids, temperature)

@@ -45,17 +45,7 @@ class Policy:
 
     def prompt(self, image: Image.Image, text: str) -> Prompt:
         """One user turn, the image before the text, with the assistant's turn opened behind it."""
-        inputs = self.image_processor(images=[image.convert("RGB")], return_tensors="pt")
-        frames, rows, columns = (int(size) for size in inputs["image_grid_thw"][0])
-        grid = (frames, rows, columns)
-        content = [{"type": "image"}, {"type": "text", "text": text}]
-        chat = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        ids: list[int] = []
-        for token in self.tokenizer(chat, add_special_tokens=False)["input_ids"]:
-            ids += [token] * (self.family.num_image_tokens(grid) if token == self.family.image_token_id else 1)
-        return Prompt(torch.tensor(ids), self.family.positions(ids, [grid]), inputs["pixel_values"], grid)
+        return self.family.prompt(image, text, self.tokenizer, self.image_processor)
 
     def batch(self, prompts: Sequence[Prompt]) -> PromptBatch:
         """Prompts as one left-padded batch on the model's device."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.policy.families import Grid
+Grid = tuple[int, int, int]
+"""Rows of an image's pixels: frames, rows and columns of patches; their product is how many there are."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,9 @@ class Prompt:
 
     Attributes:
         ids: Token ids [P], the image's placeholder already expanded.
-        positions: M-RoPE positions [3, P].
-        pixels: Patches [num_patches, patch width] as the image processor gives them.
-        grid: The patches' frames, rows and columns.
+        positions: Positions [A, P] on the family's A axes.
+        pixels: What the tower reads [num_patches, ...], as the image processor gives it.
+        grid: How they lie.
     """
 
     ids: Tensor
@@ -29,7 +30,7 @@ class Prompt:
 
     @property
     def next_position(self) -> int:
-        """The position of the first token behind the prompt, the same on all three axes."""
+        """The position of the first token behind the prompt, the same on all axes."""
         return int(self.positions.max()) + 1
 
 
@@ -39,10 +40,10 @@ class PromptBatch:
 
     Attributes:
         ids: [N, P].
-        positions: [3, N, P].
+        positions: [A, N, P].
         padding: Bool [N, P], True at padded positions.
         next_position: [N], the position of each row's first completion token.
-        pixels: [sum of patches, patch width].
+        pixels: [sum of patches, ...].
         grids: One per prompt.
     """
 
@@ -75,7 +76,7 @@ def batch_prompts(prompts: Sequence[Prompt], device: torch.device, pad_id: int) 
     """Pads prompts on the left and moves them to a device."""
     longest = max(len(prompt.ids) for prompt in prompts)
     ids = torch.full((len(prompts), longest), pad_id)
-    positions = torch.zeros((3, len(prompts), longest), dtype=torch.long)
+    positions = torch.zeros((len(prompts[0].positions), len(prompts), longest), dtype=torch.long)
     padding = torch.ones((len(prompts), longest), dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         start = longest - len(prompt.ids)

@@ -78,7 +78,7 @@ def sample(
 
     cache = KeyValueCache(batch.padding, policy.family.num_layers, group_size, max_new_tokens)
     last = (torch.arange(num_prompts, device=device), torch.full((num_prompts,), -1, device=device))
-    hidden = policy.family.run(policy.family.embed(batch.ids, features), batch.positions, cache.prefill, wanted=last)
+    hidden = policy.family.run(batch.ids, batch.positions, cache.prefill, features, wanted=last)
     cache.start()
     hidden = hidden.repeat_interleave(group_size, dim=0)
     position = batch.next_position.repeat_interleave(group_size)
@@ -104,8 +104,8 @@ def sample(
             kept = running.nonzero()[:, 0]
             cache.keep(kept)
             rows, position, token, running = rows[kept], position[kept], token[kept], running[kept]
-        places = position.expand(3, -1)[..., None]
-        hidden = policy.family.run(policy.family.embed(token[:, None], None), places, cache.decode)[:, 0]
+        places = position.expand(len(batch.positions), -1)[..., None]
+        hidden = policy.family.run(token[:, None], places, cache.decode)[:, 0]
         cache.advance()
         position = position + 1
 

@@ -98,14 +98,14 @@ class Part:
     def of(policy: Policy, batch: Batch, rows: Sequence[int]) -> Part:
         """Takes rows out of a batch."""
         device = batch.ids.device
-        sizes = torch.tensor([policy.family.num_image_tokens(grid) for grid in batch.prompts.grids])
-        owner = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+        sizes = (batch.prompts.ids == policy.family.image_token_id).sum(dim=1)
+        owner = torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes)
         index = torch.tensor(rows, dtype=torch.long, device=device)
         return Part(
             batch=batch,
             prompts=batch.prompts.select(rows),
             rows=index,
-            places=torch.cat([(owner == row).nonzero()[:, 0] for row in rows]).to(device),
+            places=torch.cat([(owner == row).nonzero()[:, 0] for row in rows]),
             ids=batch.ids[index],
             lengths=batch.lengths[index],
         )

@@ -58,8 +58,9 @@ def test_text_stack_equals_transformers_on_a_padded_batch(any_policy: Policy, ma
     assert batch.padding.any()
     with torch.no_grad():
         family = any_policy.family
-        hidden = family.embed(batch.ids, any_policy.encode_images(batch))
-        ours = family.lm_head(family.run(hidden, batch.positions, attend_masked(causal_mask(batch.padding))))
+        attend = attend_masked(causal_mask(batch.padding))
+        features = any_policy.encode_images(batch)
+        ours = family.lm_head(family.run(batch.ids, batch.positions, attend, features))
         theirs = any_policy.model(
             input_ids=batch.ids,
             attention_mask=(~batch.padding).long(),

@@ -1,9 +1,4 @@
-"""The Qwen2-VL and Qwen2.5-VL family: image tower, M-RoPE positions and the text stack, over transformers' own modules.
-
-The weights and every submodule are transformers'; what is ours is the order in which they are called. The text stack
-takes attention as an argument, so that prefill, cached decoding and the shared-prefix forward are one loop over the
-layers. Equality with transformers' own forward is tested.
-"""
+"""Qwen2-VL: a plain image tower and M-RoPE in sections (arXiv 2409.12191)."""
 
 from __future__ import annotations
 
@@ -12,56 +7,54 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 
-from harness.policy.attention import Attend, scaled_dot_product
+from harness.policy.attention import scaled_dot_product
+from harness.policy.families.family import Family, rotate
+from harness.policy.prompt import Grid, Prompt
 
-Grid = tuple[int, int, int]
-"""Patches of an image: frames, rows, columns."""
 
-
-class Qwen2VL:
-    """An adapter around `Qwen2VLForConditionalGeneration` or `Qwen2_5_VLForConditionalGeneration`.
+class Qwen2VL(Family):
+    """An adapter around `Qwen2VLForConditionalGeneration`.
 
     Args:
-        model: The transformers model; its parameters are used in place, so gradients reach them.
+        model: The transformers model.
     """
 
     def __init__(self, model: Any) -> None:
+        super().__init__(model, model.model.language_model, model.model.visual)
         config = model.config
-        text_config = config.get_text_config()
-        self.visual: Any = model.model.visual
-        self.text: Any = model.model.language_model
-        self.lm_head: nn.Linear = model.lm_head
-        self.num_layers: int = text_config.num_hidden_layers
-        self.head_dim: int = text_config.hidden_size // text_config.num_attention_heads
         self.merge_size: int = config.vision_config.spatial_merge_size
-        self.image_token_id: int = config.image_token_id
-        self.vision_token_ids: tuple[int, ...] = tuple(
+        self.image_token_id = config.image_token_id
+        self.vision_token_ids = tuple(
             token
             for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
             if (token := getattr(config, name, None)) is not None
         )
-        """Ids that stand for pictures and so may never be sampled (R1-V issue 91)."""
-        self._sections: list[int] = list(text_config.rope_parameters.get("mrope_section", [16, 24, 24]))
-        # Windowed attention (Qwen2.5-VL) reorders patches; only the plain tower is run batched.
-        self._plain_tower = config.model_type == "qwen2_vl"
+        self._sections: list[int] = list(config.get_text_config().rope_parameters.get("mrope_section", [16, 24, 24]))
 
     def num_image_tokens(self, grid: Grid) -> int:
         """How many text positions an image takes."""
         return grid[0] * grid[1] * grid[2] // self.merge_size**2
 
+    def prompt(self, image: Image.Image, text: str, tokenizer: Any, image_processor: Any) -> Prompt:
+        """One user turn; the image's single placeholder becomes one per feature."""
+        inputs = image_processor(images=[image.convert("RGB")], return_tensors="pt")
+        frames, rows, columns = (int(size) for size in inputs["image_grid_thw"][0])
+        grid = (frames, rows, columns)
+        content = [{"type": "image"}, {"type": "text", "text": text}]
+        chat = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        ids: list[int] = []
+        for token in tokenizer(chat, add_special_tokens=False)["input_ids"]:
+            ids += [token] * (self.num_image_tokens(grid) if token == self.image_token_id else 1)
+        return Prompt(torch.tensor(ids), self.positions(ids, [grid]), inputs["pixel_values"], grid)
+
     def encode_images(self, pixels: Tensor, grids: Sequence[Grid]) -> Tensor:
-        """Image features in the text's embedding space.
-
-        Args:
-            pixels: Float [sum of patches, patch width], all images in a row, as the image processor gives them.
-            grids: One per image.
-
-        Returns:
-            [sum of image tokens, D], in the order of the images.
-        """
-        if self._plain_tower and len(set(grids)) == 1:
+        """Features [sum of image tokens, D] of patches [sum of patches, patch width]."""
+        if len(set(grids)) == 1:
             return self._encode_alike(pixels, grids[0], len(grids))
         grid_thw = torch.tensor(grids, device=pixels.device)
         features: Tensor = self.visual(pixels.to(self.visual.dtype), grid_thw=grid_thw).pooler_output
@@ -79,7 +72,7 @@ class Qwen2VL:
             attention = block.attn
             qkv = attention.qkv(block.norm1(hidden)).view(num_images, length, 3, attention.num_heads, -1)
             queries, keys, values = qkv.permute(2, 0, 3, 1, 4)
-            attended = scaled_dot_product(_rotate(queries, cos, sin), _rotate(keys, cos, sin), values, None)
+            attended = scaled_dot_product(rotate(queries, cos, sin), rotate(keys, cos, sin), values, None)
             hidden = hidden + attention.proj(attended.transpose(1, 2).reshape(num_images, length, -1))
             hidden = hidden + block.mlp(block.norm2(hidden))
         merged: Tensor = visual.merger(hidden.view(num_images * length, -1))
@@ -127,57 +120,10 @@ class Qwen2VL:
                 start += 1
         return torch.cat(parts, dim=1)
 
-    def embed(self, ids: Tensor, features: Tensor | None) -> Tensor:
-        """Token embeddings [R, L, D], with image features [sum of image tokens, D] at the placeholders."""
-        hidden: Tensor = self.text.embed_tokens(ids)
-        if features is None:
-            return hidden
-        places = (ids == self.image_token_id)[..., None].expand_as(hidden)
-        return hidden.masked_scatter(places, features.to(hidden.dtype))
-
-    def run(
-        self, hidden: Tensor, positions: Tensor, attend: Attend, wanted: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
-        """The text stack.
-
-        Args:
-            hidden: Embeddings [R, L, D].
-            positions: Long [3, R, L].
-            attend: How the layers attend, see :mod:`harness.policy.attention`.
-            wanted: Long [M] rows and [M] places of the states that are asked for; None for all. The others end with the
-                last layer's keys and values.
-
-        Returns:
-            Final hidden states [R, L, D], or [M, D] of those wanted, after the last norm, ready for the output head.
-        """
-        rows, length, _ = hidden.shape
-        cos, sin = self._rotation(hidden, positions)
-        for index, layer in enumerate(self.text.layers):
-            attention = layer.self_attn
-            normed = layer.input_layernorm(hidden)
-            queries = attention.q_proj(normed).view(rows, length, -1, self.head_dim).transpose(1, 2)
-            keys = attention.k_proj(normed).view(rows, length, -1, self.head_dim).transpose(1, 2)
-            values = attention.v_proj(normed).view(rows, length, -1, self.head_dim).transpose(1, 2)
-            attended = attend(index, _rotate(queries, cos, sin), _rotate(keys, cos, sin), values)
-            attended = attended.transpose(1, 2).reshape(rows, length, -1)
-            if wanted is not None and index == self.num_layers - 1:
-                attended, hidden = attended[wanted], hidden[wanted]
-            hidden = hidden + attention.o_proj(attended)
-            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-        normed = self.text.norm(hidden)
-        return normed
-
-    def _rotation(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine [R, 1, L, d / 2] of the M-RoPE."""
+    def rotation(self, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """M-RoPE: each axis turns its own section of the frequencies; the sections sum to half a head's width."""
         rotary = self.text.rotary_emb
         angles = positions[..., None].float() * rotary.inv_freq.float()
-        # Each axis turns its own section of the frequencies; the sections sum to half a head's width.
         mixed = torch.cat([part[i % 3] for i, part in enumerate(angles.split(self._sections, dim=-1))], dim=-1)
         scale = rotary.attention_scaling
-        return (mixed.cos() * scale)[:, None].to(hidden.dtype), (mixed.sin() * scale)[:, None].to(hidden.dtype)
-
-
-def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of [..., L, d]: the halves of d are the coordinates of planes that turn by [..., L, d / 2]."""
-    low, high = states.chunk(2, dim=-1)
-    return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1).to(states.dtype)
+        return (mixed.cos() * scale)[:, None].to(like.dtype), (mixed.sin() * scale)[:, None].to(like.dtype)
