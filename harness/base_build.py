@@ -20,7 +20,7 @@ from harness.policy.base.build import train
 from harness.policy.base.corpus import PLAIN_FRAC, TAG_FRAC
 from harness.policy.base.recipe import Recipe
 from harness.record.atomic import write_json, write_text
-from harness.spec.names import TASKS
+from harness.spec.names import DRAWN_TASKS
 from harness.spec.profiles import evaluation_tokens
 from harness.spec.run import embedded_folder, weights_digest
 from harness.tasks.base import load_task
@@ -87,7 +87,7 @@ def write_card(folder: Path, recipe: Recipe, loss: float, train_s: float) -> dic
         "train_s": round(train_s),
         "num_threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("torch", "transformers", "numpy", "pillow", "tokenizers")},
-        "zero_shot": {name: measure(policy, name) for name in TASKS},
+        "zero_shot": {name: measure(policy, name) for name in DRAWN_TASKS},
     }
     write_json(folder / "card.json", card)
     write_text(folder / "README.md", _readme(card))
@@ -105,7 +105,7 @@ def measure(policy: Policy, name: str) -> dict[str, Any]:
     processes = Processes("cpu")
     limit = evaluation_tokens("embedded") or 64
     rows = evaluate(policy, task, "test", NUM_TEST, processes, max_new_tokens=limit)
-    summary = summarise(rows, task)
+    summary = summarise(rows, task.protocol)
     any_correct, num_correct = 0, 0
     protocol = load_protocol(task.protocol)
     for start in range(0, NUM_PASS, 20):

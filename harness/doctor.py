@@ -16,7 +16,8 @@ from pathlib import Path
 from harness.spec.run import embedded_folder, weights_digest
 
 REQUIRED = ("torch", "transformers", "accelerate", "numpy", "pillow", "pydantic", "math-verify", "safetensors", "typer")
-OPTIONAL = ("wandb", "pandas", "scipy", "datasets", "optuna", "ray", "submitit", "matplotlib")
+OPTIONAL = ("wandb", "pandas", "scipy", "datasets", "optuna", "matplotlib", "peft", "tensorboard")
+"""What a part of the harness needs: tables, figures, searches, data of the hub, LoRA, event files."""
 MIN_FREE_GIB = 2.0
 """Less free disk than this counts as a problem; a choice, not a measurement."""
 
@@ -80,7 +81,7 @@ def _disk(results: Path) -> Finding:
 
 
 def _wandb() -> Finding:
-    from harness.record.wandb_mirror import is_logged_in
+    from harness.record.mirror.login import is_logged_in
 
     if "WANDB_MODE" in os.environ:
         return Finding("W&B", f"{os.environ['WANDB_MODE']}, by WANDB_MODE")
@@ -114,6 +115,39 @@ def _devices() -> Iterator[Finding]:
         device = torch.cuda.get_device_properties(index)
         detail = f"{device.name}, {device.total_memory / 2**30:.0f} GiB, {_bf16(f'cuda:{index}')}"
         yield Finding(f"cuda:{index}", detail)
+
+    yield _kernels()
+    if torch.cuda.device_count() > 1:
+        nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
+        yield Finding("nccl", "several GPUs can share a run" if nccl else "missing: a run has one GPU", not nccl)
+
+
+def _kernels() -> Finding:
+    """What block-sparse attention is compiled with."""
+    try:
+        return Finding("triton", f"{version('triton')}, compiles block-sparse attention")
+    except PackageNotFoundError:
+        return Finding("triton", "not installed: on a GPU, block-sparse attention cannot be compiled", is_problem=True)
+
+
+def compare(device: str) -> Iterator[Finding]:
+    """Holds a device's numbers beside the CPU's, see :mod:`harness.device_check`.
+
+    Args:
+        device: As in a sweep's `execution.device`.
+    """
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        yield Finding(device, "torch sees no GPU here", is_problem=True)
+        return
+    import transformers
+
+    from harness.device_check import check_device
+
+    transformers.utils.logging.disable_progress_bar()
+    for what, detail, is_right in check_device(device):
+        yield Finding(what, f"{detail} ({device})", is_problem=not is_right)
 
 
 def _bf16(device: str) -> str:

@@ -7,6 +7,7 @@ HarnessError
 |   +-- ModelError       a model name, folder or profile
 +-- RunError             a run failed; the sweep goes on; exit 3 at the end
 |   +-- NonFiniteError   a loss or gradient that is not a number
+|   +-- OutOfMemoryError  what cannot be split further does not fit into memory
 +-- Interrupted          a run was asked to stop; it can be resumed
 """
 
@@ -67,6 +68,22 @@ class NonFiniteError(RunError):
         self.step = step
         self.example_ids = tuple(example_ids)
         super().__init__(f"{what} is not finite at step {step}; examples: {', '.join(self.example_ids)}")
+
+
+class OutOfMemoryError(RunError):
+    """Memory ran out, and what it ran out in cannot be split further.
+
+    Args:
+        what: The work, such as ``"update"``.
+        tokens: How many tokens it holds.
+        reason: What the allocator said.
+    """
+
+    def __init__(self, what: str, tokens: int, reason: str) -> None:
+        super().__init__(
+            f"out of memory in the {what} with one piece of {tokens} tokens, which cannot be split: set "
+            f"execution.gradient_checkpointing, lora_rank, a smaller max_pixels or shorter completions ({reason})"
+        )
 
 
 class Interrupted(HarnessError):  # noqa: N818 - not an error, but the way out of a loop

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from harness.errors import SpecError
-from harness.policy import Policy, sample
+from harness.policy import Completions, Policy, Prompt, sample
+from harness.spec.names import DRAWN_TASKS
 from harness.tasks.base import Split, Task
 from harness.tasks.prompts import evaluation_prompt
 from harness.tasks.protocols import load_protocol
 from harness.tasks.rewards import accuracy_rewards, format_rewards
+from harness.train.memory import TokenBudget
 from harness.train.processes import Processes
 
 BATCH_SIZE = 64
@@ -53,13 +55,11 @@ def evaluate(
     protocol = load_protocol(task.protocol)
     mine = range(processes.rank, num_examples, processes.count)
     rows: list[dict[str, Any]] = []
+    budget = TokenBudget()
     for start in range(0, len(mine), BATCH_SIZE):
         examples = [task.example(split, index) for index in mine[start : start + BATCH_SIZE]]
-        batch = policy.batch([policy.prompt(e.image, evaluation_prompt(e.question, task.protocol)) for e in examples])
-        with processes.autocast():
-            answers = sample(
-                policy, batch, policy.encode_images(batch), max_new_tokens=max_new_tokens or protocol.max_new_tokens
-            )
+        prompts = [policy.prompt(e.image, evaluation_prompt(e.question, task.protocol)) for e in examples]
+        answers = _answers(policy, prompts, max_new_tokens or protocol.max_new_tokens, budget)
         lengths = answers.lengths[:, 0].tolist()
         texts = [
             policy.completion_text(ids[:length])
@@ -88,11 +88,36 @@ def evaluate(
     return sorted(processes.gather(rows), key=lambda row: int(row["index"]))
 
 
-def summarise(rows: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
+def _answers(policy: Policy, prompts: Sequence[Prompt], max_new_tokens: int, budget: TokenBudget) -> Completions:
+    """Greedy answers; fewer prompts at a time where memory runs out."""
+    sizes = [len(prompt.ids) + max_new_tokens for prompt in prompts]
+
+    def work() -> Completions:
+        batches = [policy.batch([prompts[place] for place in places]) for places in budget.split(sizes)]
+        return Completions.joined(
+            [sample(policy, batch, policy.encode_images(batch), max_new_tokens=max_new_tokens) for batch in batches]
+        )
+
+    return budget.attempt("evaluation", max(sizes), sum(sizes), work)
+
+
+def num_asked(num_examples: int, task: Task, split: Split) -> int:
+    """How many examples of a target are answered: stored rows, as many as there are; of drawn ones there are plenty.
+
+    Args:
+        num_examples: What the sweep asks of each target.
+        task: The target.
+        split: Of the target.
+    """
+    return num_examples if task.name in DRAWN_TASKS else min(num_examples, task.num_examples[split])
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], protocol: str) -> dict[str, Any]:
     """What a summary holds of an evaluation: counts, accuracy and format in [0, 1], protocol, the length asked for."""
     num_correct = sum(bool(row["correct"]) for row in rows)
-    return {
-        "protocol": task.protocol,
+    size = {"split_size": rows[0]["split_size"]} if "split_size" in rows[0] else {}
+    return size | {
+        "protocol": protocol,
         "num_examples": len(rows),
         "num_correct": num_correct,
         "accuracy": num_correct / len(rows),

@@ -1,6 +1,7 @@
 """One run, from its spec to its summary: load, train, keep the weights, evaluate on every target.
 
-Started as ``python -m harness.worker <job.json>``. Exit codes: 0 completed, 1 failed with the reason in `state.json`,
+Started as ``python -m harness.worker <job.json>``, it starts the further processes of a run on several devices itself;
+under torchrun they are there already. Exit codes: 0 completed, 1 failed with the reason in `state.json`,
 143 asked to stop (SIGTERM or SIGINT) and resumable.
 """
 
@@ -18,13 +19,16 @@ from typing import Any
 from harness.errors import HarnessError, Interrupted
 from harness.record.atomic import read_jsonl
 from harness.record.folder import RunFolder
+from harness.record.mirror.mirror import Mirror
+from harness.record.mirror.tensorboard_sink import TensorboardSink
+from harness.record.mirror.wandb_sink import WandbSink
 from harness.record.recorder import Recorder, job_folder
-from harness.record.state import SUMMARY_KEYS, answers
-from harness.record.wandb_mirror import WandbMirror
+from harness.record.state import SUMMARY_KEYS, answers, mark_failed, read_state
 from harness.spec import Job
 from harness.spec.methods import Split, Trained
 from harness.spec.names import METHODS, resolve
 from harness.spec.profiles import evaluation_tokens
+from harness.train.group import Group, ProcessLostError, open_group
 
 RECORD_COMPLETIONS_EVERY = 10
 """Steps between two samples of completions on record."""
@@ -54,27 +58,50 @@ def main(job_path: Path) -> int:
     stop = StopFlag()
     job = Job.model_validate_json(job_path.read_text())
     folder = job_folder(job)
+    group = open_group(job.execution.devices, [sys.executable, "-m", "harness.worker", str(job_path)])
     is_main = os.environ.get("RANK", "0") == "0"
-    mirror = WandbMirror(folder, job, job.spec.model_dump(mode="json")) if job.wandb and is_main else None
-    recorder = Recorder(folder, job, mirror)
+    recorder = Recorder(folder, job, _mirrors(job, folder) if is_main else ())
     try:
-        run(job, folder, recorder, stop)
+        run(job, folder, recorder, stop, group)
     except Interrupted as error:
         print(error, flush=True)
         return 143
     except Exception as error:
-        if is_main:
-            recorder.fail(error)
         if isinstance(error, HarnessError):
             print(f"failed: {error}", file=sys.stderr, flush=True)
         else:
             traceback.print_exc()
+        reason = group.reason(error)
+        if is_main:
+            recorder.fail(_in_words(reason, folder))
+        elif read_state(folder).status != "failed":  # the first process may have been quicker, and knows more
+            mark_failed(folder, str(reason), error_type=type(reason).__name__, detail=traceback.format_exc())
         return 1
+    finally:
+        group.close()
     return 0
 
 
-def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag) -> None:
-    """Trains and evaluates what the folder does not hold yet.
+def _mirrors(job: Job, folder: RunFolder) -> list[Mirror]:
+    def wandb() -> WandbSink:
+        from harness.tasks.example_pictures import ExamplePictures
+
+        return WandbSink(folder, ExamplePictures(job.data), follows=True)
+
+    mirrors = [Mirror(folder, "W&B", wandb)] if job.wandb else []
+    return [*mirrors, Mirror(folder, "TensorBoard", lambda: TensorboardSink(folder))] if job.tensorboard else mirrors
+
+
+def _in_words(reason: Exception, folder: RunFolder) -> Exception:
+    """The first process's reason to fail, with that of another process where it could still write one."""
+    if not isinstance(reason, ProcessLostError):
+        return reason
+    state = read_state(folder)
+    return ProcessLostError(f"{reason}: {state.error}") if state.status == "failed" else reason
+
+
+def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag, group: Group) -> None:
+    """Trains and evaluates what the folder does not hold yet, in one process or as one of a group.
 
     Raises:
         Interrupted: It was asked to stop; the state says so and a checkpoint is there.
@@ -83,6 +110,7 @@ def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag) -> None
     import transformers
 
     from harness.policy import load_policy
+    from harness.policy.learning import choose_learning
     from harness.train.processes import Processes
     from harness.train.randomness import repeatable
 
@@ -91,13 +119,27 @@ def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag) -> None
     repeatable()
     if job.num_threads:
         torch.set_num_threads(job.num_threads)
-    processes = Processes(job.device, job.spec.precision)
+    processes = Processes(job.execution.device, group.take_listener())
     if processes.is_main:
         recorder.start(str(processes.device), num_processes=processes.count, num_threads=torch.get_num_threads())
     trained = folder.weights.is_dir()
-    policy = load_policy(str(folder.weights) if trained else job.spec.model, processes.device)
-    if isinstance(job.spec.method, Trained) and not trained:
-        _train(job, job.spec.method, policy, folder, recorder, processes, stop)
+    spec = job.spec
+    policy = load_policy(
+        str(folder.weights) if trained else spec.model,
+        processes.device,
+        precision=spec.precision,
+        max_pixels=spec.max_pixels,
+    )
+    policy.family.checkpointing = job.execution.gradient_checkpointing
+    if isinstance(spec.method, Trained) and not trained:
+        choose_learning(
+            policy,
+            vision=spec.vision == "trained",
+            lora_rank=spec.lora_rank,
+            lora_alpha=spec.lora_alpha,
+            seed=spec.seed,
+        )
+        _train(job, spec.method, policy, folder, recorder, processes, stop)
     elif processes.is_main:
         _keep_rows(folder, recorder)
     if processes.is_main:
@@ -116,6 +158,7 @@ def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag) -> None
             "attempt_s": time.monotonic() - started,
         }
         recorder.complete(summary)
+    processes.end()
 
 
 def _keep_rows(folder: RunFolder, recorder: Recorder) -> None:
@@ -131,7 +174,9 @@ def _train(
     from harness.train.loop import Loop
 
     assert job.spec.source is not None
-    method = resolve(METHODS, "method", settings.type)(job.spec, policy, load_task(job.spec.source), processes)  # type: ignore[attr-defined]
+    method = resolve(METHODS, "method", settings.type)(  # type: ignore[attr-defined]
+        job.spec, policy, load_task(job.spec.source, job.data), processes, job.execution
+    )
     loop = Loop(
         method,
         policy,
@@ -139,7 +184,8 @@ def _train(
         processes,
         checkpoints=folder.checkpoint,
         checkpoint_every=job.checkpoint_every,
-        micro_batch_size=job.micro_batch_size,
+        micro_batch_tokens=job.execution.micro_batch_tokens,
+        sharded=job.execution.sharding == "fsdp",
     )
     first = loop.resume()
     if processes.is_main:
@@ -151,7 +197,7 @@ def _train(
             if processes.is_main:
                 recorder.metrics(record.step, record.metrics)
                 if record.batch.samples and (record.step % RECORD_COMPLETIONS_EVERY == 0 or loop.done):
-                    recorder.completions(record.step, record.batch.samples, record.batch.pictures)
+                    recorder.completions(record.step, record.batch.samples)
                 recorder.progress("train", done, settings.num_steps)
             every = job.evaluation.every
             if every and (done % every == 0 or loop.done):
@@ -165,40 +211,38 @@ def _train(
     if processes.is_main:
         unfinished = folder.weights.with_name(".weights.tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
-        policy.save(unfinished)
+        policy.save(unfinished, loop.whole_weights())
         os.replace(unfinished, folder.weights)
     processes.wait()
 
 
 def _validate(job: Job, policy: Any, recorder: Recorder, processes: Any, step: int) -> None:
-    from harness.evaluate import evaluate, summarise
+    from harness.evaluate import evaluate, num_asked, summarise
     from harness.tasks.base import load_task
 
     for target in job.targets:
-        task = load_task(target)
+        task = load_task(target, job.data)
         rows = evaluate(
             policy,
             task,
             "validation",
-            job.evaluation.num_validation,
+            num_asked(job.evaluation.num_validation, task, "validation"),
             processes,
             max_new_tokens=job.evaluation.max_new_tokens or evaluation_tokens(job.spec.model),
         )
         if processes.is_main:
-            summary = summarise(rows, task)
-            recorder.validation(step, target, {key: summary[key] for key in ("accuracy", "format")})
+            summary = summarise(rows, task.protocol)
+            recorder.validation(step, target, {key: summary[key] for key in ("accuracy", "format")}, rows)
 
 
 def _evaluate(
     split: Split, job: Job, policy: Any, folder: RunFolder, recorder: Recorder, processes: Any, stop: StopFlag
 ) -> dict[str, Any]:
     """A split's evaluations on record, those that this job asks for made where they are missing or too short."""
-    from harness.evaluate import evaluate, summarise
+    from harness.evaluate import evaluate, num_asked, summarise
     from harness.tasks.base import load_task
 
-    evaluations = {
-        target: summarise(read_jsonl(path), load_task(target)) for target, path in folder.evaluations(split).items()
-    }
+    evaluations = {target: _summarised(target, read_jsonl(path)) for target, path in folder.evaluations(split).items()}
     num_steps = getattr(job.spec.method, "num_steps", 0)
     for target in job.targets if split in job.evaluation.splits else ():
         if answers(evaluations.get(target), job.evaluation, split):
@@ -210,21 +254,30 @@ def _evaluate(
             raise Interrupted("stopped between two evaluations")
         if processes.is_main:
             recorder.progress("evaluate", num_steps, num_steps, target)
-        task = load_task(target)
+        task = load_task(target, job.data)
         rows = evaluate(
             policy,
             task,
             split,
-            job.evaluation.num(split),
+            num_asked(job.evaluation.num(split), task, split),
             processes,
             max_new_tokens=job.evaluation.max_new_tokens or evaluation_tokens(job.spec.model),
         )
-        # A sweep that asks for another length must not be answered by these rows.
-        rows = [row | {"max_new_tokens": job.evaluation.max_new_tokens} for row in rows]
+        # A sweep that asks for another length must not be answered by these; a later attempt may lack the data.
+        about = {"max_new_tokens": job.evaluation.max_new_tokens, "protocol": task.protocol}
+        rows = [row | about | {"split_size": task.num_examples[split]} for row in rows]
         if processes.is_main:
             recorder.evaluation(target, rows, split)
-        evaluations[target] = summarise(rows, task)
+        evaluations[target] = summarise(rows, task.protocol)
     return evaluations
+
+
+def _summarised(target: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a summary holds of rows on record; the first ones on record did not name their protocol."""
+    from harness.evaluate import summarise
+    from harness.tasks.base import load_task
+
+    return summarise(rows, rows[0].get("protocol") or load_task(target).protocol)
 
 
 def _last_metrics(folder: RunFolder) -> dict[str, float]:

@@ -158,6 +158,15 @@ def test_score(tmp_path: Path) -> None:
     assert [verdict["correct"] for verdict in verdicts] == [True, False, False]
 
 
+@pytest.mark.slow
+def test_doctor_holds_a_device_beside_the_cpu(tmp_path: Path) -> None:
+    code, out, _ = invoked("doctor", "--results", tmp_path, "--device", "cpu")
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines() if "(cpu)" in line}
+    assert lines.keys() == {"sampling", "log-probs", "gradients", "bf16"}
+    assert "100.0% of tokens equal" in lines["sampling"] and "within 0.0e+00" in lines["log-probs"]
+
+
 def test_doctor_looks_and_leaves_nothing_behind(tmp_path: Path) -> None:
     code, out, _ = invoked("doctor", "--results", tmp_path / "results")
     assert code == int(any(line.startswith("!") for line in out.splitlines()))

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import harness.evaluate as evaluate_module
 from harness.errors import SpecError
-from harness.evaluate import evaluate, summarise
+from harness.evaluate import evaluate, num_asked, summarise
 from harness.policy import Policy, sample
 from harness.tasks.base import load_task
 from harness.tasks.prompts import evaluation_prompt
@@ -68,7 +71,7 @@ def test_a_summary_counts_by_hand() -> None:
         {"correct": False, "format": 0.0, "num_tokens": 5},
         {"correct": True, "format": 0.0, "num_tokens": 9},
     ]
-    assert summarise(rows, TASK) == {
+    assert summarise(rows, TASK.protocol) == {
         "protocol": "r1v_counting",
         "num_examples": 4,
         "num_correct": 2,
@@ -77,6 +80,16 @@ def test_a_summary_counts_by_hand() -> None:
         "mean_length": 6.0,
         "max_new_tokens": None,
     }
+
+
+def test_stored_rows_are_answered_as_far_as_they_go(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    row = {"image": "one.png", "problem": "How many?", "solution": "<answer> 3 </answer>"}
+    for name, count in (("train", 4), ("test", 3)):
+        (tmp_path / f"{name}.jsonl").write_text(f"{json.dumps(row)}\n" * count)
+    stored = load_task(str(tmp_path))
+    assert [num_asked(asked, stored, "test") for asked in (2, 3, 200)] == [2, 3, 3]
+    assert num_asked(2001, TASK, "test") == 2001
 
 
 def test_more_examples_than_there_are_is_the_users_mistake(policy: Policy) -> None:

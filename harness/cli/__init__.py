@@ -10,6 +10,6 @@ from harness.cli.app import app
 from harness.cli import runs  # verbs are listed in the order of these imports
 
 # isort: split
-from harness.cli import answers, installation
+from harness.cli import answers, dashboard, installation, looking, stored
 
-__all__ = ["answers", "app", "installation", "runs"]
+__all__ = ["answers", "app", "dashboard", "installation", "looking", "runs", "stored"]

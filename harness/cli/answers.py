@@ -22,6 +22,7 @@ from harness.cli.options import (
     print_json,
     print_tables,
 )
+from harness.errors import UserError
 
 
 @app.command()
@@ -32,12 +33,27 @@ def tables(
     form: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="text, markdown, csv, latex or json.")
     ] = "text",
+    cell: Annotated[
+        str | None,
+        typer.Option("--explain", metavar="CELL", help="The runs behind METHOD/SOURCE/TARGET; text or json."),
+    ] = None,
 ) -> None:
-    """Prints a sweep's accuracies, same task and cross task, with intervals over seeds."""
+    """Prints a sweep's accuracies, same task and cross task, with intervals over seeds; published ones beside them."""
     from harness.report.tables import build_tables
 
-    folder = existing(results)
-    print_tables(build_tables(folder, load_or_name(sweep, overrides)), form, strict=True)
+    folder, asked = existing(results), load_or_name(sweep, overrides)
+    if cell is None:
+        print_tables(build_tables(folder, asked), form, strict=True)
+        return
+    from harness.report.explain import explain, explain_text
+
+    if form not in ("text", "json"):
+        raise UserError(f"--explain takes --format text or json, not '{form}'")
+    explained = explain(folder, asked, cell)
+    if form == "json":
+        print_json([one.as_json() for one in explained])
+    else:
+        typer.echo(explain_text(explained))
 
 
 @app.command()
@@ -79,17 +95,52 @@ def claims(
 
 
 @app.command()
+def report(
+    sweep: SweepOrName,
+    overrides: Overrides = None,
+    results: Results = RESULTS,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to; by default reports/<sweep>.html with the results.")
+    ] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Print the static part too, as PDF beside it.")] = False,
+    num_examples: Annotated[
+        int, typer.Option("--examples", min=1, metavar="N", help="Examples per target with their completions.")
+    ] = 200,
+    storage: Storage = None,
+) -> None:
+    """Writes one HTML file: question, answer, tables, figures, runs and a browser of completions; needs no network."""
+    from harness.report.html.write import write_report
+
+    folder, asked = existing(results), load_or_name(sweep, overrides)
+    written = write_report(folder, asked, out, num_examples=num_examples, pdf=pdf, storage=storage)
+    for file in written.files:
+        typer.echo(f"{file}  {file.stat().st_size / 1e6:.1f} MB")
+    end_if_missing(written.missing_run_ids)
+
+
+@app.command()
 def export(
     sweep: SweepFile,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write to.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write to.")] = None,
+    exported: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="Computes the answers of this export again, in place or to --out."),
+    ] = None,
     overrides: Overrides = None,
     results: Results = RESULTS,
 ) -> None:
     """Writes a sweep's tables, claims, figures and the verdicts behind them as a few small files."""
     from harness.report.export import export_sweep
+    from harness.report.refresh import refresh_export
 
-    folder = existing(results)
-    for file in export_sweep(folder, load(sweep, overrides), out):
+    loaded = load(sweep, overrides)
+    if exported is not None:
+        files = refresh_export(exported, loaded, out)
+    elif out is not None:
+        files = export_sweep(existing(results), loaded, out)
+    else:
+        raise UserError("export needs --out DIR to write to, or --from DIR to compute an export again")
+    for file in files:
         typer.echo(str(file))
 
 

@@ -37,6 +37,10 @@ app = typer.Typer(
 )
 base = typer.Typer(cls=_Verbs, help="The embedded policy.", no_args_is_help=True)
 app.add_typer(base, name="base")
+data = typer.Typer(cls=_Verbs, help="Stored rows as tasks.", no_args_is_help=True)
+app.add_typer(data, name="data")
+wandb = typer.Typer(cls=_Verbs, help="The dashboard: what W&B lacks, workspaces, reports.", no_args_is_help=True)
+app.add_typer(wandb, name="wandb")
 
 
 def _print_version(wanted: bool) -> None:

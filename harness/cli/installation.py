@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +13,17 @@ from harness.cli.options import RESULTS, Results
 
 
 @app.command()
-def doctor(results: Results = RESULTS) -> None:
+def doctor(
+    results: Results = RESULTS,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Also hold a device's numbers beside the CPU's: cuda, cuda:1.")
+    ] = None,
+) -> None:
     """Looks at this machine and installation: versions, devices, the embedded policy, W&B, disk."""
-    from harness.doctor import examine
+    from harness.doctor import compare, examine
 
     healthy = True
-    for finding in examine(results):
+    for finding in chain(examine(results), compare(device) if device else ()):
         healthy = healthy and not finding.is_problem
         typer.echo(finding.line())
     if not healthy:

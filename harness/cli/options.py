@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +30,10 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Slots = Annotated[
-    int | None, typer.Option(min=1, help="Runs at the same time; by default one per GPU, or per two CPU cores.")
+    int | None, typer.Option(min=1, help="Runs at the same time; by default as GPUs allow, or one per two CPU cores.")
 ]
 Wandb = Annotated[bool, typer.Option(help="Mirror the runs to W&B; offline unless logged in.")]
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard too.")]
 Storage = Annotated[
     str | None, typer.Option(metavar="URL", help="Of a study, for Optuna; by default SQLite with the results.")
 ]
@@ -71,6 +73,12 @@ def writable(results: Path) -> None:
         results.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--results {results}: {(error.strerror or str(error)).lower()}") from None
+
+
+def check_tensorboard(wanted: bool) -> None:
+    """Says how TensorBoard is installed where it is wanted and is not."""
+    if wanted and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("TensorBoard is not installed: pip install 'grpo-d-harness[tensorboard]'")
 
 
 def print_tables(rows: list[TableRow], form: str, *, strict: bool = False) -> None:

@@ -16,7 +16,9 @@ from harness.cli.options import (
     Slots,
     Storage,
     SweepFile,
+    Tensorboard,
     Wandb,
+    check_tensorboard,
     console,
     existing,
     known,
@@ -26,6 +28,7 @@ from harness.cli.options import (
     runs_text,
     writable,
 )
+from harness.cli.stored import check_data
 from harness.errors import UserError
 
 
@@ -49,6 +52,7 @@ def run(
     results: Results = RESULTS,
     slots: Slots = None,
     wandb: Wandb = True,
+    tensorboard: Tensorboard = False,
     retry_failed: Annotated[bool, typer.Option(help="Try runs again that failed before.")] = True,
     checkpoint_every: Annotated[
         int, typer.Option(min=0, help="Steps between two checkpoints; 0 for none but on interruption.")
@@ -60,13 +64,16 @@ def run(
     from harness.record.sweep_record import with_recorded_trials
     from harness.report.tables import build_tables
 
+    check_tensorboard(tensorboard)
     loaded = load(sweep, overrides)
+    check_data(loaded)
     writable(results)
     outcome = run_sweep(
         loaded,
         results,
         slots=slots,
         wandb=wandb,
+        tensorboard=tensorboard,
         retry_failed=retry_failed,
         console=console(stderr=True),
         checkpoint_every=checkpoint_every,
@@ -81,8 +88,8 @@ def run(
         typer.echo("\n" + "\n".join(winner_lines(winners, loaded.study.objectives)))
     typer.echo(f"\n{runs_text(len(loaded.runs))} in {results / 'runs'}, on record as {loaded.name}")
     if wandb:
-        offline = results / "runs" / "*" / "wandb" / "offline-run-*"
-        typer.echo(f"W&B files of each run in its folder; to upload what was logged offline: wandb sync {offline}")
+        place = "" if results == RESULTS else f" --results {results}"
+        typer.echo(f"what W&B lacks of them, such as runs made offline: harness wandb sync {loaded.name}{place}")
     if outcome.num_failed or outcome.num_pending:
         lacking = {"failed": outcome.num_failed, "pending": outcome.num_pending}
         counts = ", ".join(f"{count} {status}" for status, count in lacking.items() if count)
@@ -111,6 +118,7 @@ def tune(
     loaded = load(sweep, None)
     if loaded.study is None:
         raise UserError(f"{sweep} has no study: there is nothing to tune")
+    check_data(loaded)
     file = out or loaded.path.with_name(f"{loaded.path.stem}_tuned.yaml")
     writable(results)
     outcome = run_sweep(loaded, results, slots=slots, wandb=wandb, console=console(stderr=True), storage=storage)

@@ -75,6 +75,7 @@ def run_sweep(
     *,
     slots: int | None = None,
     wandb: bool = True,
+    tensorboard: bool = False,
     retry_failed: bool = True,
     executor: Executor | None = None,
     console: Console | None = None,
@@ -90,8 +91,9 @@ def run_sweep(
     Args:
         sweep: What to run.
         results: The results folder.
-        slots: Workers at the same time; by default one per GPU, else one per two CPU cores.
+        slots: Workers at the same time; by default as many as there are GPUs for, else one per two CPU cores.
         wandb: Whether W&B mirrors the runs.
+        tensorboard: Whether event files for TensorBoard are written too.
         retry_failed: Whether runs that failed in an earlier invocation are tried again.
         executor: Where workers run; by default this machine. `slots` is then not looked at.
         console: Where progress is told; by default the standard error.
@@ -101,7 +103,7 @@ def run_sweep(
     Raises:
         UserError: `slots` is below 1, or a study cannot be searched.
     """
-    executor = executor or LocalExecutor(slots)
+    executor = executor or LocalExecutor(slots, execution=sweep.execution)
     if sweep.study is None:
         write_sweep_record(results, sweep)
         feed: Feed = WholeSweep(sweep)
@@ -109,7 +111,7 @@ def run_sweep(
         from harness.launch.searches import Searches
 
         feed = Searches(sweep, results, storage)
-    driver = _Driver(sweep, results, feed, executor, wandb, checkpoint_every, retry_failed)
+    driver = _Driver(sweep, results, feed, executor, wandb, tensorboard, checkpoint_every, retry_failed)
     try:
         return driver.run(console or Console(stderr=True))
     finally:
@@ -124,6 +126,7 @@ class _Driver:
         feed: Feed,
         executor: Executor,
         wandb: bool,
+        tensorboard: bool,
         checkpoint_every: int,
         retry_failed: bool,
     ) -> None:
@@ -132,6 +135,7 @@ class _Driver:
         self._feed = feed
         self._executor = executor
         self._wandb = wandb
+        self._tensorboard = tensorboard
         self._checkpoint_every = checkpoint_every
         self._retry_failed = retry_failed
         self._todo: deque[SweepRun] = deque()
@@ -256,8 +260,10 @@ class _Driver:
             self._elsewhere.clear()
 
     def _job(self, run: SweepRun, folder: RunFolder) -> Job:
-        # Sums of floats depend on the number of threads, so a run that resumes keeps the number it began with.
-        resumes = folder.checkpoint.exists() and folder.job_json.exists()
+        # Sums of floats depend on the number of threads, so a run that resumes keeps the number it began with, unless
+        # it is now shared by another number of processes, which changes them anyway.
+        before = read_json(folder.job_json) if folder.checkpoint.exists() and folder.job_json.exists() else {}
+        same = before.get("execution", {}).get("devices", 1) == self._sweep.execution.devices
         return Job(
             spec=run.spec,
             targets=run.targets,
@@ -265,9 +271,18 @@ class _Driver:
             results=str(self._results),
             sweep=self._sweep.name,
             wandb=self._wandb,
-            num_threads=read_json(folder.job_json)["num_threads"] if resumes else 0,
+            tensorboard=self._tensorboard,
+            execution=self._sweep.execution,
+            data=self._data(run),
+            num_threads=before.get("num_threads", 0) if same else 0,
             checkpoint_every=self._checkpoint_every,
         )
+
+    def _data(self, run: SweepRun) -> dict[str, str]:
+        """Where the run's stored rows lie, wherever its worker stands."""
+        used = (run.spec.source, *run.targets)
+        paths = {name: Path(path).expanduser().absolute() for name, path in self._sweep.data.items() if name in used}
+        return {name: str(path) for name, path in paths.items()}
 
     def _settle_ended(self, progress: Progress) -> None:
         for active in list(self._active):

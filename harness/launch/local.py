@@ -1,4 +1,7 @@
-"""Worker processes on this machine: one slot is one device and a budget of CPU threads.
+"""Worker processes on this machine: one slot is the devices of one run and a budget of CPU threads.
+
+A run on several devices is still one worker here: it starts its further processes itself (harness/train/group.py), in
+its own process group and with its lock.
 
 GPUs are counted without torch, by `CUDA_VISIBLE_DEVICES` where it is set and by `nvidia-smi -L` elsewhere, so a driver
 starts quickly and holds no GPU memory. An executor only starts, watches and stops workers: what their end means is the
@@ -22,7 +25,7 @@ from harness.errors import UserError
 from harness.launch.lock import RunLock
 from harness.record.atomic import write_json
 from harness.record.folder import RunFolder
-from harness.spec import Job
+from harness.spec import Execution, Job
 
 
 class WorkerProcess(Protocol):
@@ -88,21 +91,34 @@ class LocalExecutor:
     """Slots on this machine.
 
     Args:
-        slots: Workers at the same time; by default one per GPU, else one per two CPU cores.
+        slots: Workers at the same time; by default as many as there are GPUs for, else one per two CPU cores. More than
+            that share GPUs.
         command: What is started, with the path of a `job.json` added; by default the installed worker.
         grace_s: Seconds between SIGTERM and SIGKILL; a worker needs them to finish its step and save.
+        execution: Of the runs to come: their devices.
 
     Raises:
-        UserError: `slots` is below 1.
+        UserError: `slots` is below 1, or a run wants more devices than there are.
     """
 
-    def __init__(self, slots: int | None = None, command: Sequence[str] | None = None, grace_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        slots: int | None = None,
+        command: Sequence[str] | None = None,
+        grace_s: float = 30.0,
+        execution: Execution = Execution(),  # noqa: B008 - frozen
+    ) -> None:
         if slots is not None and slots < 1:
             raise UserError(f"slots must be at least 1, not {slots}")
-        self._gpus = visible_gpus(os.environ)
+        self._gpus = () if execution.device == "cpu" else visible_gpus(os.environ)
+        self._num_devices = execution.devices
         cores = num_cores()
-        self._num_slots = slots or len(self._gpus) or max(1, cores // 2)
-        self._num_threads = max(1, cores // self._num_slots)
+        if self._num_devices > (len(self._gpus) or cores):
+            there = f"{len(self._gpus)} GPUs" if self._gpus else f"no GPU for them and {cores} CPU cores"
+            raise UserError(f"execution.devices is {self._num_devices}, but this machine has {there}")
+        by_default = len(self._gpus) // self._num_devices or max(1, cores // max(2, self._num_devices))
+        self._num_slots = slots or by_default
+        self._num_threads = max(1, cores // self._num_slots // self._num_devices)
         self._command = tuple(command or (sys.executable, "-m", "harness.worker"))
         self._grace_s = grace_s
         self._workers: dict[int, LocalProcess] = {}
@@ -113,7 +129,7 @@ class LocalExecutor:
         return self._num_slots
 
     def start(self, job: Job, folder: RunFolder, lock: RunLock) -> LocalProcess:
-        """Writes `job.json` with this slot's thread budget and starts the worker, its output appended to the log.
+        """Writes `job.json` with the threads of each process and starts the worker, its output appended to the log.
 
         Args:
             job: What to do; a `num_threads` above 0 is kept.
@@ -151,7 +167,9 @@ class LocalExecutor:
         # A worker that dies without a word leaves its last lines, and the place of a crash, in its log.
         environment["PYTHONUNBUFFERED"] = environment["PYTHONFAULTHANDLER"] = "1"
         if self._gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
+            first = slot * self._num_devices
+            chosen = [self._gpus[place % len(self._gpus)] for place in range(first, first + self._num_devices)]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
         return environment
 
 

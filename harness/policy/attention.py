@@ -1,4 +1,4 @@
-"""The three ways the text stack attends: under a mask, over a cache, and behind a shared prefix.
+"""The ways the text stack attends within whole sequences: under a mask, and behind a shared prefix.
 
 Each is a function of (layer, queries, keys, values) that a family's text stack calls once a layer, with queries
 [R, H, L, d] and keys and values [R, K, L, d] already rotated; H query heads share K key-value heads.
@@ -7,12 +7,28 @@ Each is a function of (layer, queries, keys, values) that a family's text stack 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+BLOCK_SPARSE_LENGTH = 1024
+"""Tokens of a row from which block-sparse attention is taken on a CUDA device.
+
+Below, a dense mask takes at most 1 MiB a row, and a model as small as the embedded one needs no compiler.
+"""
+
+BLOCK = 128
+"""Queries and keys of a block."""
+
+_NARROWEST_HEAD = 16
 
 
 def scaled_dot_product(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -72,109 +88,132 @@ def causal_mask(padding: Tensor) -> Tensor:
     return ((causal & ~padding[:, None, :]) | itself)[:, None]
 
 
-class KeyValueCache:
-    """Keys and values of every layer: each prompt's once, and each completion's own.
+def attend_shared_prefix(segments: Tensor) -> Attend:
+    """Attention in rows of prompts with their completions.
 
-    A prompt's are not copied for its group: a decoded token then reads them once per prompt, and reading the cache is
-    most of what decoding costs. Prompts are left-padded and completions start together, so that all rows write the same
-    slot.
+    It is block-sparse on a CUDA device, for rows of at least `BLOCK_SPARSE_LENGTH`; else it is under a dense mask.
 
     Args:
-        prompt_padding: Bool [N, P], True at padded prompt positions.
-        num_layers: Layers of the text stack.
-        group_size: Completions per prompt (G); row n * G + g is completion g of prompt n.
-        max_new_tokens: Slots of a completion.
+        segments: As in :func:`shared_prefix_mask`.
     """
-
-    def __init__(self, prompt_padding: Tensor, num_layers: int, group_size: int, max_new_tokens: int) -> None:
-        self.num_prompts = prompt_padding.shape[0]
-        self.group_size = group_size
-        self.capacity = max_new_tokens
-        self.length = 0
-        self.prompt_keys: list[Tensor] = [prompt_padding.new_empty(0)] * num_layers
-        self.prompt_values: list[Tensor] = [prompt_padding.new_empty(0)] * num_layers
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self._prompt_mask = causal_mask(prompt_padding)
-        self._unseen = prompt_padding[:, None, None, :] if bool(prompt_padding.any()) else None
-        self._rows: Tensor | None = None
-
-    def prefill(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attends within the prompts, and keeps their keys and values."""
-        self.prompt_keys[layer] = keys
-        self.prompt_values[layer] = values
-        return scaled_dot_product(queries, keys, values, self._prompt_mask)
-
-    def start(self) -> None:
-        """Ends the prefill: from here on each row is a completion of its own."""
-        self.keys = [self._room(keys) for keys in self.prompt_keys]
-        self.values = [self._room(values) for values in self.prompt_values]
-
-    def decode(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Attends from one new token a row to all before it; :meth:`advance` moves to the next slot."""
-        self.keys[layer][:, :, self.length] = keys[:, :, 0]
-        self.values[layer][:, :, self.length] = values[:, :, 0]
-        own_keys = self.keys[layer][:, :, : self.length + 1]
-        own_values = self.values[layer][:, :, : self.length + 1]
-        rows, heads, _, width = queries.shape
-        # The query heads that share a key-value head are so many queries to the same keys: [R, K, H / K, d].
-        shared = (queries * width**-0.5).view(rows, keys.shape[1], -1, width)
-        to_prompt = self._by_prompt(shared) @ self.prompt_keys[layer].transpose(-1, -2)
-        if self._unseen is not None:
-            to_prompt = to_prompt.masked_fill(self._unseen, -torch.inf)
-        to_prompt = self._by_row(to_prompt)
-        scores = torch.cat([to_prompt, shared @ own_keys.transpose(-1, -2)], dim=-1)
-        weights = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
-        on_prompt, on_own = weights.split([to_prompt.shape[-1], self.length + 1], dim=-1)
-        attended = self._by_row(self._by_prompt(on_prompt) @ self.prompt_values[layer]) + on_own @ own_values
-        return attended.reshape(rows, heads, 1, width)
-
-    def advance(self) -> None:
-        """One more token is in every row."""
-        self.length += 1
-
-    def keep(self, rows: Tensor) -> None:
-        """Retires all rows but these.
-
-        Args:
-            rows: Long [R'], indices into the present rows.
-        """
-        self.keys = [keys[rows] for keys in self.keys]
-        self.values = [values[rows] for values in self.values]
-        self._rows = rows if self._rows is None else self._rows[rows]
-
-    def _room(self, prompt_states: Tensor) -> Tensor:
-        num_prompts, heads, _, width = prompt_states.shape
-        return prompt_states.new_empty(num_prompts * self.group_size, heads, self.capacity, width)
-
-    def _by_prompt(self, states: Tensor) -> Tensor:
-        """[R, K, q, w] of the rows as [N, K, G * q, w] of the prompts; zeros for retired rows."""
-        if self._rows is not None:
-            whole = states.new_zeros(self.num_prompts * self.group_size, *states.shape[1:])
-            states = whole.index_copy_(0, self._rows, states)
-        grouped = states.view(self.num_prompts, self.group_size, *states.shape[1:])
-        return grouped.transpose(1, 2).flatten(2, 3)
-
-    def _by_row(self, states: Tensor) -> Tensor:
-        """The way back."""
-        grouped = states.unflatten(2, (self.group_size, -1)).transpose(1, 2).flatten(0, 1)
-        return grouped if self._rows is None else grouped[self._rows]
+    if segments.device.type == "cuda" and segments.shape[-1] >= BLOCK_SPARSE_LENGTH:
+        return attend_block_sparse(segments)
+    return attend_masked(shared_prefix_mask(segments))
 
 
 def shared_prefix_mask(segments: Tensor) -> Tensor:
-    """The mask of rows that hold one prompt and several completions behind it.
+    """The mask of rows that hold prompts, each with its completions behind it.
 
-    A completion sees the prompt and itself; completions do not see one another. A padded position sees itself alone.
+    A completion sees its own prompt and itself; completions do not see one another. A padded position sees itself
+    alone.
 
     Args:
-        segments: Long [B, L]: 0 in the prompt, g + 1 in completion g, -1 at padding. Causal order is the row's order.
+        segments: Long [2, R, L]: the unit of a prompt and its completions, -1 at padding; within it 0 in the prompt,
+            g + 1 in completion g. Causal order is the row's order; a unit, and a completion in it, lies in one piece.
 
     Returns:
-        Bool [B, 1, L, L].
+        Bool [R, 1, L, L].
     """
-    length = segments.shape[1]
-    query, key = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-    itself = torch.eye(length, dtype=torch.bool, device=segments.device)
-    visible = (key == 0) | ((key == query) & (key > 0))
-    return ((visible & (query >= 0) & causal) | itself)[:, None]
+    start, end, own = (bounds[..., None] for bounds in _sight(segments))
+    places = torch.arange(segments.shape[2], device=segments.device)
+    return _sees(start, end, own, places[:, None], places)[:, None]
+
+
+def _sight(segments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What each place sees: keys from the first bound to before the second, and from the third to itself.
+
+    The first two bounds are the prompt as far as the place, the third is where its completion starts; for a place of a
+    prompt nothing is left for it.
+
+    Returns:
+        Three times Int32 [R, L].
+    """
+    units, members = segments
+    places = torch.arange(units.shape[1], device=segments.device).expand_as(units)
+    before = F.pad(segments, (1, 0), value=-1)[..., :-1]
+    new_unit = (units != before[0]) | (units < 0)
+    in_prompt = members == 0
+    new_member = (members != before[1]) & ~in_prompt
+    start = torch.where(new_unit, places, 0).cummax(dim=1).values
+    end = torch.where(in_prompt, places + 1, 0).cummax(dim=1).values
+    own = torch.where(in_prompt, places + 1, torch.where(new_member, places, 0)).cummax(dim=1).values
+    return start.int(), end.int(), own.int()
+
+
+def _sees(start: Tensor, end: Tensor, own: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    return ((key >= start) & (key < end)) | ((key >= own) & (key <= query))
+
+
+def attend_block_sparse(segments: Tensor, kernel: Callable[..., Tensor] | None = None) -> Attend:
+    """Attention in rows of prompts with their completions that reads only the blocks in which a query sees a key.
+
+    Of the scores of G completions with C tokens behind a prompt with P, it works out some P^2 / 2 + G C (P + C / 2) in
+    place of (P + G C)^2, and keeps none. Heads narrower than 16 take the dense mask, since the kernel has no such
+    widths; those that are no power of 2 are computed at the next one. The kernel is compiled at its first call, which
+    needs Triton and a C compiler at run time: without them the call fails with torch's own words for what is missing,
+    and nothing is put in its place.
+
+    Args:
+        segments: As in :func:`shared_prefix_mask`.
+        kernel: What computes it; None for :func:`torch.nn.attention.flex_attention.flex_attention`, compiled.
+    """
+    blocks = block_mask(segments)
+    dense: list[Tensor] = []
+
+    def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        if queries.shape[-1] < _NARROWEST_HEAD:
+            if not dense:
+                dense.append(shared_prefix_mask(segments))
+            return scaled_dot_product(queries, keys, values, dense[0])
+        shared = keys.shape[1] != queries.shape[1]
+        return (kernel or _compiled_kernel())(queries, keys, values, block_mask=blocks, enable_gqa=shared)
+
+    return attend
+
+
+@cache
+def _compiled_kernel() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # One kernel for rows of any number and length. A whole graph: where it cannot be compiled it fails, and does not go
+    # on uncompiled, with all scores in memory.
+    return torch.compile(flex_attention, dynamic=True, fullgraph=True)
+
+
+def block_mask(segments: Tensor) -> BlockMask:
+    """The mask of :func:`shared_prefix_mask` by blocks of `BLOCK` queries and keys, without its L^2 entries.
+
+    torch's `create_block_mask` gives the same (tested) from a mask of all entries.
+
+    Args:
+        segments: As in :func:`shared_prefix_mask`.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    start, end, own = _sight(segments)
+    length = start.shape[1]
+    num_blocks = -(-length // BLOCK)
+    places = torch.arange(length, dtype=torch.int32, device=segments.device)
+    low = torch.arange(num_blocks, dtype=torch.int32, device=segments.device) * BLOCK
+    high = low + BLOCK
+
+    def overlap(first: Tensor, behind: Tensor) -> Tensor:
+        """How many keys of each block lie between two bounds, [R, L, blocks]."""
+        return (behind[..., None].minimum(high) - first[..., None].maximum(low)).clamp(min=0)
+
+    seen = overlap(start, end) + overlap(own, (places + 1).expand_as(own))
+    seen = F.pad(seen, (0, 0, 0, num_blocks * BLOCK - length)).unflatten(1, (num_blocks, BLOCK))
+    full = (seen == BLOCK).all(dim=2)
+    partial = (seen > 0).any(dim=2) & ~full
+
+    def listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+        """Number [R, 1, blocks] and indices [R, 1, blocks, blocks] of the key blocks, those that are meant first."""
+        indices = blocks.byte().argsort(dim=-1, descending=True, stable=True)
+        return blocks.sum(dim=-1, dtype=torch.int32)[:, None], indices.int()[:, None].contiguous()
+
+    def mask(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return _sees(start[row, query], end[row, query], own[row, query], query, key)
+
+    return BlockMask.from_kv_blocks(
+        *listed(partial), *listed(full), BLOCK_SIZE=BLOCK, mask_mod=mask, seq_lengths=(length, length)
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,12 +21,15 @@ class Prompt:
         positions: Positions [A, P] on the family's A axes.
         pixels: What the tower reads [num_patches, ...], as the image processor gives it.
         grid: How they lie.
+        inputs: All that the model's own processor made of the question, for a model without an adapter of ours; its
+            prompts have no pixels beside.
     """
 
     ids: Tensor
     positions: Tensor
     pixels: Tensor
     grid: Grid
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def next_position(self) -> int:
@@ -45,6 +48,7 @@ class PromptBatch:
         next_position: [N], the position of each row's first completion token.
         pixels: [sum of patches, ...].
         grids: One per prompt.
+        inputs: The prompts' own `inputs`, one per prompt and on the CPU.
     """
 
     ids: Tensor
@@ -53,9 +57,15 @@ class PromptBatch:
     next_position: Tensor
     pixels: Tensor
     grids: tuple[Grid, ...]
+    inputs: tuple[Mapping[str, Tensor], ...] = ()
 
     def __len__(self) -> int:
         return self.ids.shape[0]
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each prompt [N]."""
+        return (~self.padding).sum(dim=1)
 
     def select(self, rows: Sequence[int]) -> PromptBatch:
         """Some of the prompts, with the same padding."""
@@ -69,6 +79,7 @@ class PromptBatch:
             next_position=self.next_position[index],
             pixels=torch.cat([patches[row] for row in rows]),
             grids=tuple(self.grids[row] for row in rows),
+            inputs=tuple(self.inputs[row] for row in rows) if self.inputs else (),
         )
 
 
@@ -90,4 +101,5 @@ def batch_prompts(prompts: Sequence[Prompt], device: torch.device, pad_id: int) 
         next_position=torch.tensor([prompt.next_position for prompt in prompts], device=device),
         pixels=torch.cat([prompt.pixels for prompt in prompts]).to(device),
         grids=tuple(prompt.grid for prompt in prompts),
+        inputs=tuple(prompt.inputs for prompt in prompts),
     )

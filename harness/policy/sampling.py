@@ -1,22 +1,27 @@
-"""Completions of a batch of prompts: one prefill per prompt, a cache shared out to the group, finished rows retired.
+"""Completions of a batch of prompts: one prefill per prompt, a cache shared by its group, ended rows dropped.
 
 Randomness comes in as one uniform number per token, so a completion depends on its own numbers and not on what else is
-in the batch, how rows are retired, or the device's generator.
+in the batch, when rows are dropped, or the device's generator.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from harness.policy.attention import KeyValueCache
+from harness.policy.cache import CacheShape, KeyValueCache
+from harness.policy.decoding import decoder
+from harness.policy.drawing import Drawing
+from harness.policy.families import Family, Plain
 from harness.policy.policy import Policy
 from harness.policy.prompt import PromptBatch
 
-RETIRE_FRAC = 0.125
-"""Finished rows are dropped from the cache once they are this share of it; copying it for each one would cost more."""
+PADDING_FRAC = 0.25
+"""The largest share of a prompt's row that may be padding while prompts are run; shorter ones are run apart."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,24 @@ class Completions:
     def mask(self) -> Tensor:
         """Bool [N, G, T], True at the completions' tokens (TRL's completion_mask)."""
         return torch.arange(self.ids.shape[2], device=self.ids.device) < self.lengths[..., None]
+
+    @staticmethod
+    def joined(parts: Sequence[Completions]) -> Completions:
+        """The completions of several batches of prompts with groups of one size, as of one batch."""
+        if len(parts) == 1:
+            return parts[0]
+        longest = max(part.ids.shape[2] for part in parts)
+
+        def padded(states: Tensor, value: float) -> Tensor:
+            return F.pad(states, (0, longest - states.shape[2]), value=value)
+
+        pad = next((int(part.ids[~part.mask][0]) for part in parts if not part.mask.all()), 0)
+        return Completions(
+            ids=torch.cat([padded(part.ids, pad) for part in parts]),
+            lengths=torch.cat([part.lengths for part in parts]),
+            log_probs=torch.cat([padded(part.log_probs, 0.0) for part in parts]),
+            finished=torch.cat([part.finished for part in parts]),
+        )
 
 
 @torch.no_grad()
@@ -64,70 +87,76 @@ def sample(
         uniforms: Float32 [N, G, max_new_tokens] in [0, 1); None decodes greedily with G = 1.
         temperature: Logits are divided by it; ignored when greedy.
     """
-    device = batch.ids.device
+    if isinstance(policy.family, Plain):
+        return policy.family.sample(
+            policy, batch, max_new_tokens=max_new_tokens, uniforms=uniforms, temperature=temperature
+        )
+    family = policy.family
     num_prompts = len(batch)
     group_size = 1 if uniforms is None else uniforms.shape[1]
-    num_rows = num_prompts * group_size
-    draws = None if uniforms is None else uniforms.to(device).reshape(num_rows, -1)
-    ids = torch.full((num_rows, max_new_tokens), policy.pad_token_id, device=device)
-    log_probs = torch.zeros((num_rows, max_new_tokens), device=device)
-    lengths = torch.full((num_rows,), max_new_tokens, device=device)
-    ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
-    ends = torch.tensor(policy.end_token_ids, device=device)
-    banned = torch.tensor(policy.family.vision_token_ids, device=device)
-
-    cache = KeyValueCache(batch.padding, policy.family.num_layers, group_size, max_new_tokens)
-    last = (torch.arange(num_prompts, device=device), torch.full((num_prompts,), -1, device=device))
-    hidden = policy.family.run(batch.ids, batch.positions, cache.prefill, features, wanted=last)
-    cache.start()
-    hidden = hidden.repeat_interleave(group_size, dim=0)
-    position = batch.next_position.repeat_interleave(group_size)
-    rows = torch.arange(num_rows, device=device)
-    running = torch.ones(num_rows, dtype=torch.bool, device=device)
-
-    for step in range(max_new_tokens):
-        logits = policy.family.lm_head(hidden).float()
-        logits[:, banned] = -torch.inf
-        uniform = None if draws is None else draws[rows, step]
-        token, log_prob = _draw(logits, uniform, temperature)
-        live = rows[running]
-        ids[live, step] = token[running]
-        log_probs[live, step] = log_prob[running]
-        stops = torch.isin(token, ends) & running
-        lengths[rows[stops]] = step + 1
-        ended[rows[stops]] = True
-        running = running & ~stops
-        num_running = int(running.sum())
-        if num_running == 0 or step + 1 == max_new_tokens:
-            break
-        if num_running <= len(rows) * (1 - RETIRE_FRAC):
-            kept = running.nonzero()[:, 0]
-            cache.keep(kept)
-            rows, position, token, running = rows[kept], position[kept], token[kept], running[kept]
-        places = position.expand(len(batch.positions), -1)[..., None]
-        hidden = policy.family.run(token[:, None], places, cache.decode)[:, 0]
-        cache.advance()
-        position = position + 1
-
+    shape = CacheShape(
+        num_layers=family.num_layers,
+        num_heads=family.blocks[0].layer.self_attn.k_proj.out_features // family.head_dim,
+        head_dim=family.head_dim,
+        num_prompts=num_prompts,
+        prompt_length=batch.ids.shape[1],
+        group_size=group_size,
+        capacity=max_new_tokens,
+    )
+    drawing = Drawing(
+        temperature=None if uniforms is None else temperature,
+        end_token_ids=policy.end_token_ids,
+        banned_token_ids=family.vision_token_ids,
+        pad_token_id=policy.pad_token_id,
+    )
+    with decoder(family, shape, drawing) as decode:
+        hidden = _prefill(family, batch, features.split(policy.num_image_tokens(batch)), decode.cache)
+        steps = torch.arange(max_new_tokens, device=hidden.device)
+        positions = (batch.next_position[:, None] + steps).expand(len(batch.positions), -1, -1)
+        decode.start(hidden, family.rotation(positions, hidden), batch.padding, uniforms)
+        longest = decode.run()
+        ids, log_probs = decode.ids[:, :longest].clone(), decode.log_probs[:, :longest].clone()
+    stops = torch.isin(ids, torch.tensor(policy.end_token_ids, device=ids.device))
+    finished = stops.any(dim=1)
+    lengths = torch.where(finished, stops.int().argmax(dim=1) + 1, longest)
     longest = int(lengths.max())
-    shape = (num_prompts, group_size)
+    groups = (num_prompts, group_size)
     return Completions(
-        ids=ids[:, :longest].reshape(*shape, longest),
-        lengths=lengths.reshape(shape),
-        log_probs=log_probs[:, :longest].reshape(*shape, longest),
-        finished=ended.reshape(shape),
+        ids=ids[:, :longest].reshape(*groups, longest),
+        lengths=lengths.reshape(groups),
+        log_probs=log_probs[:, :longest].reshape(*groups, longest),
+        finished=finished.reshape(groups),
     )
 
 
-def _draw(logits: Tensor, uniform: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
-    """One token [R] and its log-prob [R] from logits [R, V]."""
-    if uniform is None:
-        log_probs = logits.log_softmax(dim=-1)
-        best = log_probs.max(dim=-1)
-        return best.indices, best.values
-    log_probs = (logits / temperature).log_softmax(dim=-1)
-    cumulative = log_probs.exp().cumsum(dim=-1)
-    # Scaled to the last value, which rounding leaves a little off 1; `right` never picks a token of probability 0.
-    threshold = (uniform[:, None] * cumulative[:, -1:]).clamp(max=cumulative[:, -1:] * (1 - 1e-7))
-    token = torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[1] - 1)
-    return token[:, 0], log_probs.gather(1, token)[:, 0]
+def _prefill(family: Family, batch: PromptBatch, features: Sequence[Tensor], cache: KeyValueCache) -> Tensor:
+    """Puts the prompts into the cache, those of about one length at a time; the states behind them [N, D]."""
+    lengths = batch.lengths.tolist()
+    passes = _passes(lengths)
+    found = []
+    for places in passes:
+        rows = torch.tensor(places, device=batch.ids.device)
+        start = batch.ids.shape[1] - max(lengths[place] for place in places)
+        found.append(
+            family.run(
+                batch.ids[rows, start:],
+                batch.positions[:, rows, start:],
+                cache.prefill(rows, batch.padding[rows, start:]),
+                torch.cat([features[place] for place in places]),
+                wanted=(torch.arange(len(places), device=rows.device), torch.full_like(rows, -1)),
+            )
+        )
+    order = torch.tensor([place for places in passes for place in places], device=batch.ids.device)
+    return torch.cat(found)[order.argsort()]
+
+
+def _passes(lengths: Sequence[int]) -> list[list[int]]:
+    """Places of prompts that go through the model together, so that the shortest of them is not much padding."""
+    passes: list[list[int]] = []
+    longest = 0
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        if not passes or lengths[place] < longest * (1 - PADDING_FRAC):
+            passes.append([])
+            longest = lengths[place]
+        passes[-1].append(place)
+    return [sorted(places) for places in passes]

@@ -1,4 +1,4 @@
-"""The run folder: paths, state, rows, provenance, and the W&B mirror. Imports no torch, pandas or wandb."""
+"""The run folder: paths, state, rows, provenance, and the mirrors for dashboards. Imports no torch, pandas or wandb."""
 
 from harness.record.atomic import append_jsonl, read_json, read_jsonl, write_json, write_jsonl, write_text
 from harness.record.folder import RunFolder, run_folders
@@ -15,13 +15,11 @@ from harness.record.state import (
     write_state,
 )
 from harness.record.sweep_record import read_sweep_record, sweep_names, write_sweep_record
-from harness.record.wandb_mirror import WandbMirror
 
 __all__ = [
     "Recorder",
     "RunFolder",
     "RunState",
-    "WandbMirror",
     "append_jsonl",
     "is_alive",
     "answers",

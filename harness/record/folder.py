@@ -54,6 +54,11 @@ class RunFolder:
         """The sampled completions that a method chose to keep."""
         return self.path / "completions.jsonl"
 
+    @property
+    def validations(self) -> Path:
+        """The completions of each evaluation during training, a row per step and validation example."""
+        return self.path / "validations.jsonl"
+
     def evaluation(self, target: str, split: Split = "test") -> Path:
         """A row per example of a target; `eval/<target>.jsonl` are those of the test split."""
         return self._evaluated(split) / f"{target}.jsonl"
@@ -74,6 +79,16 @@ class RunFolder:
     def weights(self) -> Path:
         """The folder of the trained weights, as safetensors."""
         return self.path / "weights"
+
+    @property
+    def wandb_json(self) -> Path:
+        """What of the run is where in W&B; see :mod:`harness.record.mirror.publication`."""
+        return self.path / "wandb.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "tensorboard"
 
     @property
     def log(self) -> Path:

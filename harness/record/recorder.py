@@ -8,7 +8,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,9 @@ from harness.record.atomic import (
     write_jsonl,
 )
 from harness.record.folder import RunFolder
+from harness.record.mirror.mirror import FINISH_TIMEOUT_S, Mirror
 from harness.record.provenance import provenance
 from harness.record.state import SUMMARY_KEYS, Phase, RunState, boot_id, write_state
-from harness.record.wandb_mirror import Images, WandbMirror
 from harness.spec.methods import Split
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ STATE_INTERVAL_S = 1.0
 """Between two writes of `state.json`; a step of the embedded policy is far shorter."""
 
 STOP_TIMEOUT_S = 5.0
-"""For the mirror of an interrupted run: whoever stopped it will kill it soon."""
+"""For the mirrors of an interrupted run: whoever stopped it will kill it soon."""
 
 
 class Recorder:
@@ -47,13 +47,13 @@ class Recorder:
     Args:
         folder: The run's.
         job: What the worker was handed.
-        mirror: Where the same events go to W&B; None for none.
+        mirrors: What follows the folder for dashboards.
     """
 
-    def __init__(self, folder: RunFolder, job: Job, mirror: WandbMirror | None = None) -> None:
+    def __init__(self, folder: RunFolder, job: Job, mirrors: Sequence[Mirror] = ()) -> None:
         self.folder = folder
         self._job = job
-        self._mirror = mirror
+        self._mirrors = tuple(mirrors)
         self._state = RunState()
         self._written = -math.inf
         self._record: dict[str, Any] = {}
@@ -107,7 +107,7 @@ class Recorder:
 
         Step 0 means from the start: the attempt is then the first of a new generation.
         """
-        for path in (self.folder.metrics, self.folder.completions):
+        for path in (self.folder.metrics, self.folder.completions, self.folder.validations):
             if path.exists():
                 rows = read_jsonl(path)
                 kept = [row for row in rows if row["step"] < step]
@@ -122,34 +122,32 @@ class Recorder:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Appends a step's metrics to `metrics.jsonl`; a number that is not finite is kept as null."""
         append_jsonl(self.folder.metrics, {"step": step} | {key: _number(value) for key, value in values.items()})
-        if self._mirror is not None:
-            self._mirror.metrics(step, values)
+        self._tell_mirrors()
 
-    def completions(self, step: int, rows: Iterable[Mapping[str, Any]], images: Images | None = None) -> None:
+    def completions(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends sampled completions to `completions.jsonl`.
 
         Args:
             step: The training step.
             rows: Each with id, question, completion, reward, accuracy, format and advantage.
-            images: For the mirror: by the rows' ids, or one per row.
         """
-        rows = [dict(row) for row in rows]
         append_jsonl(self.folder.completions, ({"step": step, **row} for row in rows))
-        if self._mirror is not None:
-            self._mirror.completions(step, rows, images)
 
-    def validation(self, step: int, target: str, values: Mapping[str, float]) -> None:
-        """Appends an evaluation during training to `metrics.jsonl`.
+    def validation(
+        self, step: int, target: str, values: Mapping[str, float], rows: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        """Appends an evaluation during training to `metrics.jsonl`, and what was answered to `validations.jsonl`.
 
         Args:
             step: The training step just done.
             target: The task.
             values: `accuracy` and `format` in [0, 1]; a key becomes `eval/<target>/<key>`.
+            rows: One per validation example, as :meth:`evaluation` takes them.
         """
+        append_jsonl(self.folder.validations, ({"step": step, "target": target, **one} for one in rows))
         row = {f"eval/{target}/{key}": _number(value) for key, value in values.items()}
         append_jsonl(self.folder.metrics, {"step": step, **row})
-        if self._mirror is not None:
-            self._mirror.validation(step, target, values)
+        self._tell_mirrors()
 
     def evaluation(self, target: str, rows: Iterable[Mapping[str, Any]], split: Split = "test") -> None:
         """Writes the file of an evaluation whole.
@@ -158,12 +156,10 @@ class Recorder:
             target: The task.
             rows: One per example, in order: index, id, question, completion, extracted, correct, format,
                 accuracy_reward, solution, num_tokens.
-            split: Of the examples; W&B shows the test split alone.
+            split: Of the examples; mirrors show the test split alone.
         """
-        rows = [dict(row) for row in rows]
         write_jsonl(self.folder.evaluation(target, split), rows)
-        if self._mirror is not None and split == "test":
-            self._mirror.evaluation(target, rows)
+        self._tell_mirrors()
 
     def progress(self, phase: Phase, step: int, num_steps: int, target: str | None = None) -> None:
         """Says how far the run is; written at most about once a second, but always when phase or target change."""
@@ -175,7 +171,7 @@ class Recorder:
 
     def sync(self) -> None:
         """Forces the appended rows to disk; to be called before a checkpoint that relies on them."""
-        for path in (self.folder.metrics, self.folder.completions, self.folder.path):
+        for path in (self.folder.metrics, self.folder.completions, self.folder.validations, self.folder.path):
             sync(path)
 
     def complete(self, summary: Mapping[str, Any]) -> None:
@@ -205,10 +201,10 @@ class Recorder:
         self._state = dataclasses.replace(self._state, status="completed", target=None)
         self._write_state()
         print(f"completed: {self.folder.path}", flush=True)
-        # The mirror comes last: whether W&B can be reached is no part of being completed.
-        if self._mirror is not None:
-            self._mirror.finish()
-            print(self._mirror.whereabouts, flush=True)
+        # The mirrors come last: whether W&B can be reached is no part of being completed.
+        self._finish_mirrors(exit_code=0)
+        for mirror in self._mirrors:
+            print(mirror.whereabouts, flush=True)
 
     def fail(self, error: BaseException) -> None:
         """Records why the run failed."""
@@ -221,8 +217,7 @@ class Recorder:
         )
         self._write_state()
         self._end_attempt("failed")
-        if self._mirror is not None:
-            self._mirror.finish(exit_code=1)
+        self._finish_mirrors(exit_code=1)
 
     def interrupt(self, step: int) -> None:
         """Records that the run stopped after `step` steps, with a checkpoint to go on from."""
@@ -230,8 +225,15 @@ class Recorder:
         self._state = dataclasses.replace(self._state, status="pending", step=step)
         self._write_state()
         self._end_attempt("interrupted")
-        if self._mirror is not None:
-            self._mirror.finish(exit_code=143, timeout_s=STOP_TIMEOUT_S)
+        self._finish_mirrors(exit_code=143, timeout_s=STOP_TIMEOUT_S)
+
+    def _tell_mirrors(self) -> None:
+        for mirror in self._mirrors:
+            mirror.look()
+
+    def _finish_mirrors(self, exit_code: int, timeout_s: float = FINISH_TIMEOUT_S) -> None:
+        for mirror in self._mirrors:
+            mirror.finish(exit_code, timeout_s)
 
     def _write_state(self) -> None:
         self._state = dataclasses.replace(self._state, heartbeat=time.time())

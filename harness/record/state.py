@@ -131,7 +131,7 @@ def is_complete(folder: RunFolder, targets: Iterable[str], evaluation: Evaluatio
 
 
 def answers(made: Mapping[str, Any] | None, asked: Evaluation, split: Split) -> bool:
-    """Whether an evaluation in a summary is what is asked for: as many examples or more, cut at the same length.
+    """Whether an evaluation in a summary is what is asked for: as many examples, or all, cut at the same length.
 
     Args:
         made: The target's entry in a summary; None where there is none.
@@ -140,7 +140,8 @@ def answers(made: Mapping[str, Any] | None, asked: Evaluation, split: Split) -> 
     """
     if made is None:
         return False
-    return made["num_examples"] >= asked.num(split) and made.get("max_new_tokens") == asked.max_new_tokens
+    enough = min(asked.num(split), made.get("split_size") or asked.num(split))
+    return made["num_examples"] >= enough and made.get("max_new_tokens") == asked.max_new_tokens
 
 
 def boot_id() -> str | None:

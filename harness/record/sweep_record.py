@@ -33,11 +33,13 @@ def write_sweep_record(results: Path | str, sweep: Sweep, trials: Sequence[Mappi
 
     Returns:
         The file, which holds name, description, path, targets, evaluation, cells and trials; a cell has settings,
-        run_id and targets.
+        run_id, targets and, where it is part of one, ablation.
     """
     path = sweep_record_path(results, sweep.name)
     cells = [
-        {"settings": dict(cell.settings), "run_id": cell.run_id, "targets": list(cell.targets)} for cell in sweep.cells
+        {"settings": dict(cell.settings), "run_id": cell.run_id, "targets": list(cell.targets)}
+        | ({} if cell.ablation is None else {"ablation": cell.ablation})
+        for cell in sweep.cells
     ]
     record = {
         "name": sweep.name,

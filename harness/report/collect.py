@@ -6,10 +6,10 @@ examples than the sweep asks for, is missing: the plan trains or evaluates it ag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from harness.spec.methods import Evaluation, Split
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.spec.run import RunSpec
     from harness.spec.sweep import Sweep
 
 CORE_AXES = ("method", "source", "seed")
@@ -48,6 +49,8 @@ class AskedCell:
         targets: The tasks it is evaluated on.
         settings: The values of the axes other than method, source and seed; a method that was written as a mapping
             gives one entry per setting, such as ``"method.format_weight"``.
+        spec: Of the run; None for a sweep on record, whose runs tell it once they were started.
+        ablation: The settings that it ablates, by their short names; None for the sweep's main comparison.
     """
 
     run_id: str
@@ -56,6 +59,8 @@ class AskedCell:
     seed: int
     targets: tuple[str, ...]
     settings: Mapping[str, Any]
+    spec: RunSpec | None = None
+    ablation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,8 @@ def asked_by(results_dir: str | Path, sweep: str | Path | Sweep) -> Asked:
             seed=cell.spec.seed,
             targets=tuple(cell.targets),
             settings=_settings(cell.settings),
+            spec=cell.spec,
+            ablation=cell.ablation,
         )
         for cell in sweep.cells
     )
@@ -131,8 +138,9 @@ def _asked_on_record(results: Path, name: str) -> Asked:
     cells = []
     for cell in record["cells"]:
         method, source, seed = _named_by(cell["run_id"])
-        settings = _settings(cell["settings"])
-        cells.append(AskedCell(cell["run_id"], method, source, seed, tuple(cell["targets"]), settings))
+        settings, targets = _settings(cell["settings"]), tuple(cell["targets"])
+        ablation = cell.get("ablation")
+        cells.append(AskedCell(cell["run_id"], method, source, seed, targets, settings, ablation=ablation))
     return Asked(record["name"], Evaluation.model_validate(record["evaluation"]), tuple(cells))
 
 
@@ -150,15 +158,16 @@ def _settings(axes: Mapping[str, Any]) -> dict[str, Any]:
     settings = {key: value for key, value in axes.items() if key not in CORE_AXES and key != "method.type"}
     method = axes.get("method")
     if isinstance(method, Mapping):
-        settings |= dict(_flat(method, "method."))
+        settings |= dict(leaves(method, "method."))
         settings.pop("method.type", None)
     return settings
 
 
-def _flat(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings in nested mappings, each under its dotted name, such as ``"method.schedule.beta"``."""
     for key, item in value.items():
         if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{key}.")
+            yield from leaves(item, f"{prefix}{key}.")
         else:
             yield prefix + key, item
 
@@ -185,17 +194,68 @@ def measure(results_dir: str | Path, run_id: str, target: str, asked: Evaluation
     counted = None if summary is None else summary.get(SUMMARY_KEYS[split], {}).get(target)
     if counted is None or (asked is not None and not answers(counted, asked, split)):
         return None
+    return measure_split(folder, target, split, counted, asked.num(split) if asked else None)
+
+
+def measure_split(
+    folder: RunFolder, target: str, split: Split, counted: Mapping[str, Any], first: int | None = None
+) -> Measurement:
+    """What a run scored on one split of a target.
+
+    Args:
+        folder: The run's.
+        target: The task it was evaluated on.
+        split: Of the examples.
+        counted: The target's entry in the run's summary.
+        first: How many of the first examples count; None for all on record.
+
+    Raises:
+        DataError: The evaluation's file has not the rows that the summary counts.
+    """
     path = folder.evaluation(target, split)
     rows = list(read_jsonl(path)) if path.is_file() else []
     if len(rows) < counted["num_examples"]:
         raise DataError(f"{path}: {len(rows)} rows where the run's summary counts {counted['num_examples']}")
-    rows = rows[: asked.num(split) if asked else None]
+    rows = rows[:first]
     formats = [bool(row["format"]) for row in rows if row.get("format") is not None]
     return Measurement(
         correct=np.array([bool(row["correct"]) for row in rows], dtype=np.bool_),
         formats=np.array(formats, dtype=np.bool_) if len(formats) == len(rows) else None,
         protocol=counted.get("protocol"),
     )
+
+
+def measure_all(results_dir: str | Path, asked: Asked) -> dict[tuple[str, str], Measurement | None]:
+    """By run and target, what every run of a sweep scored; None where it is missing.
+
+    Args:
+        results_dir: The results folder.
+        asked: From :func:`asked_by`.
+
+    Raises:
+        DataError: A run folder whose files contradict each other.
+    """
+    pairs = dict.fromkeys((cell.run_id, target) for cell in asked.cells for target in cell.targets)
+    return {pair: measure(results_dir, *pair, asked.evaluation) for pair in pairs}
+
+
+def spec_of(results_dir: str | Path, cells: Iterable[AskedCell]) -> Mapping[str, Any] | None:
+    """The spec, as JSON has it, of the first of these cells that has one; seeds of one line differ in nothing else.
+
+    Args:
+        results_dir: The results folder.
+        cells: That differ in their seed alone.
+
+    Returns:
+        None for a sweep on record none of whose runs was started.
+    """
+    for cell in cells:
+        if cell.spec is not None:
+            return cell.spec.model_dump(mode="json")
+        record = RunFolder(results_dir, cell.run_id).run_json
+        if record.is_file():
+            return cast("Mapping[str, Any]", read_json(record)["spec"])
+    return None
 
 
 def load_results(results_dir: str | Path = "results", sweep: str | Path | Sweep | None = None) -> pd.DataFrame:
@@ -280,5 +340,5 @@ def _row(
         "validation_accuracy": (summary.get("train") or {}).get(f"eval/{target}/accuracy"),
         "commit": provenance.get("commit"),
         "dirty": provenance.get("dirty"),
-        **{key: value for key, value in _flat(method, "method.") if key != "method.type"},
+        **{key: value for key, value in leaves(method, "method.") if key != "method.type"},
     }

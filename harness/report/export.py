@@ -5,7 +5,7 @@
     verdicts.csv     a run and target per line: whether each example was answered rightly and in the right format
     tables.json      what `harness tables` prints; tables.md for reading
     claims.json      what `harness claims` prints, where the sweep has claims; claims.md for reading
-    about.json       commits, versions, devices, how long the runs took
+    about.json       commits, versions, devices, how long the runs took; the exports it was made from, where it was
     figures/         what `harness figures` draws
 
 No weights, completions or images.
@@ -33,7 +33,7 @@ from harness.report.render_claims import render_claims
 from harness.report.tables import build_tables
 from harness.spec.sweep import Sweep
 
-_COLUMNS = ("run_id", "split", "target", "protocol", "max_new_tokens", "correct", "format")
+_COLUMNS = ("run_id", "split", "target", "protocol", "max_new_tokens", "split_size", "correct", "format")
 
 
 def export_sweep(results: str | Path, sweep: Sweep, out: str | Path) -> list[Path]:
@@ -62,7 +62,8 @@ def export_sweep(results: str | Path, sweep: Sweep, out: str | Path) -> list[Pat
     write_text(folder / "verdicts.csv", _as_csv(row for one in complete for row in _verdicts(one)))
     write_text(folder / "tables.json", render_tables(rows, "json") + "\n")
     write_text(folder / "tables.md", render_tables(rows, "markdown") + "\n")
-    write_json(folder / "about.json", _about(sweep, runs))
+    restored = [source for one in complete if (source := read_json(one.run_json).get("restored_from")) is not None]
+    write_json(folder / "about.json", _about(sweep, runs, restored))
     files = [folder / name for name in ("sweep.json", "runs.jsonl", "verdicts.csv", "tables.json", "tables.md")]
     files.append(folder / "about.json")
     if sweep.claims:
@@ -113,8 +114,9 @@ def restore(exported: str | Path, results: str | Path) -> None:
                 "format": form.count("1") / len(verdicts),
                 "protocol": row["protocol"],
                 "max_new_tokens": int(row["max_new_tokens"]) if row["max_new_tokens"] else None,
+                "split_size": int(row["split_size"]) if row.get("split_size") else None,
             }
-        write_json(run_folder.run_json, {**run, "job": {"sweep": record["name"]}})
+        write_json(run_folder.run_json, {**run, "job": {"sweep": record["name"]}, "restored_from": record["name"]})
         write_json(run_folder.summary, {"run_id": run["run_id"], **summary})
 
 
@@ -141,6 +143,7 @@ def _verdicts(folder: RunFolder) -> Iterable[dict[str, Any]]:
                 "target": target,
                 "protocol": made.get("protocol"),
                 "max_new_tokens": made.get("max_new_tokens"),
+                "split_size": made.get("split_size"),
                 "correct": "".join("01"[bool(row["correct"])] for row in rows),
                 "format": "".join("01"[bool(row["format"])] for row in rows),
             }
@@ -159,7 +162,7 @@ def _trials(results: str | Path, sweep: Sweep) -> list[dict[str, Any]]:
     return list(read_json(path).get("trials", [])) if path.exists() else []
 
 
-def _about(sweep: Sweep, runs: list[dict[str, Any]]) -> dict[str, Any]:
+def _about(sweep: Sweep, runs: list[dict[str, Any]], restored_from: Iterable[str]) -> dict[str, Any]:
     attempts = [attempt for run in runs for attempt in run["attempts"]]
     versions = [run["provenance"]["versions"] for run in runs]
     spans = [
@@ -167,9 +170,12 @@ def _about(sweep: Sweep, runs: list[dict[str, Any]]) -> dict[str, Any]:
         for one in attempts
         if one["ended"]
     ]
+    sources = sorted(set(restored_from))
     return {
         "sweep": sweep.name,
-        "command": f"harness run {sweep.path}",
+        "command": f"harness {'export' if sources else 'run'} {sweep.path}",
+        # Runs of other exports: who trained them when stands with each run.
+        **({"restored_from": sources} if sources else {}),
         "num_runs": len(sweep.runs),
         "num_completed": len(runs),
         "commits": sorted({f"{one['commit']}{'+dirty' if one['dirty'] else ''}" for one in attempts}),

@@ -9,8 +9,10 @@ from typing import Any
 
 from harness.errors import UserError, nearest
 from harness.report.claims import ALPHA, ClaimAnswer, PlaceAnswer
-from harness.report.render import DASH, WIDTH
+from harness.report.grids import DASH
+from harness.report.render import WIDTH
 from harness.report.stats import LEVEL, MIN_SEEDS
+from harness.spec.names import DRAWN_TASKS
 
 CLAIM_FORMATS = ("text", "markdown", "json")
 
@@ -42,11 +44,13 @@ def claim_notes(answers: Sequence[ClaimAnswer]) -> list[str]:
     if not answers:
         return []
     num_places = sum(len(answer.places) for answer in answers)
+    stored = any(place.target not in DRAWN_TASKS for answer in answers for place in answer.places)
+    fewer = " (all, where a target has fewer)" if stored else ""
     lines = [
-        f"Means in % over the first {answers[0].num_examples} {answers[0].split} examples and n seeds; differences in "
-        f"points. In brackets {100 * LEVEL:g} % bootstrap intervals over seeds and examples, not corrected for the "
-        f"number of claims; none with fewer than {MIN_SEEDS} seeds. PoI: the probability that a run of the first side "
-        "is above one of the second.",
+        f"Means in % over the first {answers[0].num_examples} {answers[0].split} examples{fewer} and n seeds; "
+        f"differences in points. In brackets {100 * LEVEL:g} % bootstrap intervals over seeds and examples, not "
+        f"corrected for the number of claims; none with fewer than {MIN_SEEDS} seeds. PoI: the probability that a run "
+        "of the first side is above one of the second.",
         f"p is one-sided, for the claim and against it, Holm-corrected over {num_places} "
         f"{'place' if num_places == 1 else 'places'}; supported or contradicted at {ALPHA:g} each. A claim is "
         "supported where every place of it is, contradicted where one is.",
@@ -63,7 +67,7 @@ def claim_notes(answers: Sequence[ClaimAnswer]) -> list[str]:
 
 
 def _text(answer: ClaimAnswer, width: int) -> str:
-    head, *rows = _table(answer)
+    head, *rows = claim_table(answer)
     columns = [[head[n], *(row[n] for row in rows)] for n in range(len(head))]
     widths = [max(map(len, column)) for column in columns]
     lines = [
@@ -79,7 +83,7 @@ def _text(answer: ClaimAnswer, width: int) -> str:
 
 
 def _markdown(answer: ClaimAnswer) -> str:
-    head, *rows = ([text.replace("|", "\\|") for text in row] for row in _table(answer))
+    head, *rows = ([text.replace("|", "\\|") for text in row] for row in claim_table(answer))
     rule = ["---", *("---:" for _ in head[1:])]
     table = "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rows))
     return f"**{answer.name}**: {answer.says}\n\n{_verdict(answer)}\n\n{table}"
@@ -93,7 +97,7 @@ def _verdict(answer: ClaimAnswer) -> str:
     return f"{text}; published {_percent(answer.published)}{where}"
 
 
-def _table(answer: ClaimAnswer) -> list[list[str]]:
+def claim_table(answer: ClaimAnswer) -> list[list[str]]:
     """The head, and a line for each place."""
     first = answer.places[0]
     sides = [_settings(first.better), _settings(first.than)]

@@ -68,7 +68,36 @@ def two_level_bootstrap(
     Raises:
         ValueError: No vector, an empty one, or vectors of different lengths.
     """
-    return _bootstrap(verdict_matrix(correct), rng, num_resamples, level, over_seeds)
+    return _bootstrap([verdict_matrix(correct)], rng, num_resamples, level, over_seeds)
+
+
+def bootstrap_of_sum(
+    parts: Sequence[Sequence[ArrayLike]],
+    rng: np.random.Generator,
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    level: float = LEVEL,
+    over_seeds: bool = True,
+) -> Estimate:
+    """The sum of several targets' means, with a percentile interval over seeds and each target's examples.
+
+    A target is no draw from a population: a resample draws seeds once, for all targets, and examples within each.
+
+    Args:
+        parts: Per target and seed a vector `[num_examples]`, the same seeds in the same order for all; verdicts times
+            the target's weight in the sum. Targets may differ in their number of examples.
+        rng: Drawn from.
+        num_resamples: As in :func:`two_level_bootstrap`.
+        level: As in :func:`two_level_bootstrap`.
+        over_seeds: As in :func:`two_level_bootstrap`.
+
+    Raises:
+        ValueError: No target, a target without verdicts, or targets that differ in their number of seeds.
+    """
+    matrices = [verdict_matrix(vectors) for vectors in parts]
+    if len({len(matrix) for matrix in matrices}) != 1:
+        raise ValueError(f"every target needs the same seeds, not {[len(matrix) for matrix in matrices]} of them")
+    return _bootstrap(matrices, rng, num_resamples, level, over_seeds)
 
 
 def paired_difference(
@@ -97,7 +126,7 @@ def paired_difference(
     a, b = verdict_matrix(correct_a), verdict_matrix(correct_b)
     if a.shape != b.shape:
         raise ValueError(f"paired verdicts must match: {a.shape} against {b.shape} (seeds, examples)")
-    return _bootstrap(a - b, rng, num_resamples, level, True)
+    return _bootstrap([a - b], rng, num_resamples, level, True)
 
 
 def relative_improvement(a: float | None, b: float | None) -> float | None:
@@ -180,18 +209,22 @@ def verdict_matrix(vectors: Sequence[ArrayLike]) -> NDArray[np.float64]:
 
 
 def _bootstrap(
-    values: NDArray[np.float64], rng: np.random.Generator, num_resamples: int, level: float, over_seeds: bool
+    parts: Sequence[NDArray[np.float64]], rng: np.random.Generator, num_resamples: int, level: float, over_seeds: bool
 ) -> Estimate:
-    num_seeds, num_examples = values.shape
-    mean = float(values.mean())
+    num_seeds = len(parts[0])
+    mean = float(sum(values.mean() for values in parts))
     if over_seeds and num_seeds < MIN_SEEDS:
         return Estimate(mean, None, None)
-    if over_seeds:
-        by_example = draw_counts(rng, num_resamples, num_seeds) @ values / num_seeds
-    else:
-        by_example = np.broadcast_to(values.mean(axis=0), (num_resamples, num_examples))
-    drawn = draw_counts(rng, num_resamples, num_examples)
-    means = np.einsum("re,re->r", by_example, drawn) / num_examples
+    seeds = draw_counts(rng, num_resamples, num_seeds) if over_seeds else None
+    means = np.zeros(num_resamples)
+    for values in parts:
+        num_examples = values.shape[1]
+        if seeds is not None:
+            by_example = seeds @ values / num_seeds
+        else:
+            by_example = np.broadcast_to(values.mean(axis=0), (num_resamples, num_examples))
+        drawn = draw_counts(rng, num_resamples, num_examples)
+        means += np.einsum("re,re->r", by_example, drawn) / num_examples
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(mean, float(low), float(high))
 

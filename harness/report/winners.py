@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from harness.errors import UserError
+from harness.errors import DataError, UserError
 from harness.record.studies import default_storage, study_name
 from harness.report.collect import measure
-from harness.report.stats import MIN_SEEDS, Estimate, interval_rng, two_level_bootstrap
+from harness.report.stats import MIN_SEEDS, Estimate, bootstrap_of_sum, interval_rng
 from harness.spec.expand import Cell
 from harness.spec.keys import Value
 from harness.spec.methods import Evaluation
@@ -37,8 +39,8 @@ class Winner:
         number: The winner's number.
         point: Its settings.
         values: The objectives, in [0, 1], in the study's order.
-        estimate: Accuracy over all validation verdicts of its runs, with an interval (over examples alone below three
-            seeds).
+        estimate: The first objective on the validation verdicts of its runs, with an interval over seeds and each
+            target's examples (over examples alone below three seeds).
         num_examples: Validation examples per run and target.
         run_ids: Its runs.
         runners_up: Points and first objectives of the next best, best first.
@@ -109,16 +111,31 @@ def find_winners(
 
 
 def _estimate(results: str | Path, cells: Sequence[Cell], objective: str, evaluation: Evaluation) -> Estimate:
-    """Of an objective's targets, on validation examples."""
+    """Of an objective on validation examples: the mean over a trial's runs of the mean over each one's targets.
+
+    Raises:
+        DataError: A seed's runs are not all in the results folder.
+    """
     asked = evaluation.model_copy(update={"splits": ("validation",)})
+    # By target and seed, the sum over that seed's runs of their verdicts, each times its weight in the mean.
+    sums: dict[str, dict[int, NDArray[np.float64]]] = {}
     runs = {cell.run_id: cell for cell in cells}
-    found = [
-        measure(results, run_id, target, asked)
-        for run_id, cell in runs.items()
-        for target in targets_of(objective, cell.spec.source, cell.targets)
-    ]
-    vectors = [measured.correct for measured in found if measured is not None]
-    return two_level_bootstrap(vectors, interval_rng("winner", *runs), over_seeds=len(runs) >= MIN_SEEDS)
+    per_seed = len(runs) / len({cell.spec.seed for cell in runs.values()})
+    for run_id, cell in runs.items():
+        targets = targets_of(objective, cell.spec.source, cell.targets)
+        for target in targets:
+            measured = measure(results, run_id, target, asked)
+            if measured is None:
+                raise DataError(f"{run_id} of the best trial has no validation verdicts on {target} in {results}")
+            of_target = sums.setdefault(target, {})
+            verdicts = measured.correct / (len(targets) * per_seed)
+            of_target[cell.spec.seed] = of_target.get(cell.spec.seed, 0.0) + verdicts
+    seeds = list(dict.fromkeys(cell.spec.seed for cell in runs.values()))
+    parts = []
+    for of_target in sums.values():
+        nothing = np.zeros_like(next(iter(of_target.values())))
+        parts.append([of_target.get(seed, nothing) for seed in seeds])
+    return bootstrap_of_sum(parts, interval_rng("winner", *runs), over_seeds=len(seeds) >= MIN_SEEDS)
 
 
 def winner_lines(winners: Sequence[Winner], objectives: Sequence[str]) -> list[str]:
@@ -155,7 +172,8 @@ def tuned_sweep(sweep: Sweep, winners: Sequence[Winner], num_seeds: int, provena
     for winner in winners:
         cells = sweep.trial(winner.combination, winner.point)
         methods = list(dict.fromkeys(cell.spec.method.type for cell in cells))
-        where = {**winner.combination, "method": methods[0] if len(methods) == 1 else methods}
+        combination = {key: sweep.data.get(value, value) for key, value in winner.combination.items()}
+        where = {**combination, "method": methods[0] if len(methods) == 1 else methods}
         blocks.append({"where": where, "set": {key.removeprefix("method."): v for key, v in winner.point.items()}})
     evaluation = {key: value for key, value in written.get("evaluation", {}).items() if key != "splits"}
     content = {
@@ -164,7 +182,7 @@ def tuned_sweep(sweep: Sweep, winners: Sequence[Winner], num_seeds: int, provena
         **({"base": written["base"]} if "base" in written else {}),
         "axes": {**axes, "seed": seeds},
         "blocks": blocks,
-        "targets": list(sweep.targets),
+        "targets": [sweep.data.get(target, target) for target in sweep.targets],
         **({"evaluation": evaluation} if evaluation else {}),
     }
     dirty = " with changes that were not committed" if provenance.get("dirty") else ""

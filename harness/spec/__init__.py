@@ -1,5 +1,6 @@
 """What a run is: methods, KL schedules, runs and sweeps, as frozen pydantic models. Imports no torch."""
 
+from harness.spec.execution import Execution
 from harness.spec.methods import Base, Evaluation, Grpo, GrpoD, Method, Sft
 from harness.spec.run import Job, RunSpec
 from harness.spec.schedules import (
@@ -19,6 +20,7 @@ __all__ = [
     "ConstantSchedule",
     "CosineSchedule",
     "Evaluation",
+    "Execution",
     "Grpo",
     "GrpoD",
     "Job",

@@ -29,9 +29,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from harness.errors import nearest
+from harness.errors import UserError, nearest
+from harness.spec.data import task_name
 from harness.spec.keys import Value, shown
-from harness.spec.names import TASKS
 from harness.spec.parts import Part, Place, full_name_at, settings_of
 
 ClaimTable = Literal["same_task", "cross_task"]
@@ -153,9 +153,10 @@ def _selection(part: Part, *, is_where: bool = False) -> tuple[Condition, ...]:
 
 
 def _task(part: Part) -> str:
-    if not isinstance(part.value, str) or part.value not in TASKS:
-        raise part.place.error(f"unknown task {shown(part.value)}: {nearest(str(part.value), TASKS)}")
-    return part.value
+    try:
+        return task_name(str(part.value))
+    except UserError as error:
+        raise part.place.error(str(error)) from None
 
 
 def _last(part: Part) -> str:

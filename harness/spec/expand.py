@@ -28,12 +28,14 @@ class Cell:
         spec: What it trains.
         run_id: The spec's.
         targets: Where it is evaluated.
+        ablation: The short names of the settings that it ablates; None for a cell of the sweep's main comparison.
     """
 
     settings: Mapping[str, Any]
     spec: RunSpec
     run_id: str
     targets: tuple[str, ...]
+    ablation: str | None = None
 
 
 def expand(layers: Sequence[Layer], targets: tuple[str, ...], place: Place, *, strict: bool) -> tuple[Cell, ...]:
@@ -54,10 +56,11 @@ def expand(layers: Sequence[Layer], targets: tuple[str, ...], place: Place, *, s
 
 @dataclass(frozen=True)
 class _Draft:
-    """A cell in the making: every leaf that was set, and what was chosen on each axis."""
+    """A cell in the making: every leaf that was set, what was chosen on each axis, and the axes that it ablates."""
 
     leaves: Mapping[str, Setting]
     chosen: Mapping[str, Any]
+    ablated: tuple[str, ...] = ()
 
     def values(self) -> dict[str, Any]:
         """The settings that take effect."""
@@ -65,12 +68,15 @@ class _Draft:
 
 
 def num_combinations(layers: Iterable[Layer]) -> int:
-    """What the full cross product of every axis would have."""
+    """What the full cross product of every axis would have, and that of each ablation with it."""
+    layers = list(layers)
     values: dict[str, list[Any]] = {}
-    for axis in (axis for layer in layers for axis in layer.axes):
+    for axis in (axis for layer in layers if not layer.is_ablation for axis in layer.axes):
         known = values.setdefault(axis.key, [])
         known += [choice.written for choice in axis.choices if choice.written not in known]
-    return math.prod(len(known) for known in values.values())
+    ablations = [layer.axes for layer in layers if layer.is_ablation and layer.axes]
+    ablated = [math.prod(len(axis.choices) for axis in axes) for axes in ablations]
+    return math.prod(len(known) for known in values.values()) * (1 + sum(ablated))
 
 
 def _crossed(layers: Sequence[Layer], *, strict: bool) -> list[_Draft]:
@@ -78,12 +84,17 @@ def _crossed(layers: Sequence[Layer], *, strict: bool) -> list[_Draft]:
     drafts = [_Draft({}, {})]
     for layer in layers:
         selected = [_selects(layer, draft) for draft in drafts]
+        if layer.is_ablation:
+            selected = [here and not draft.ablated for here, draft in zip(selected, drafts, strict=True)]
         if strict and not any(selected):
             raise layer.place.error("this block selects no cell: no combination of base and axes has what `where` asks")
         combinations = list(product(*(axis.choices for axis in layer.axes)))
-        grown: list[_Draft] = []
+        grown = list(drafts) if layer.is_ablation else []
         for draft, here in zip(drafts, selected, strict=True):
-            grown += [_extended(draft, layer, choices) for choices in combinations] if here else [draft]
+            if here:
+                grown += [_extended(draft, layer, choices) for choices in combinations]
+            elif not layer.is_ablation:
+                grown.append(draft)
         drafts = grown
     return drafts
 
@@ -102,13 +113,13 @@ def _extended(draft: _Draft, layer: Layer, choices: Sequence[Choice]) -> _Draft:
     for axis, choice in zip(layer.axes, choices, strict=True):
         leaves |= {setting.key: setting for setting in choice.settings}
         chosen[axis.key] = choice.written
-    return _Draft(leaves, chosen)
+    return _Draft(leaves, chosen, tuple(axis.key for axis in layer.axes) if layer.is_ablation else draft.ablated)
 
 
 def _cells(drafts: Sequence[_Draft], targets: tuple[str, ...], place: Place) -> tuple[Cell, ...]:
     """A cell per distinct combination of what takes effect; a spec is made and named once."""
     specs: dict[frozenset[tuple[str, Any]], tuple[RunSpec, str]] = {}
-    cells: dict[tuple[str, str], Cell] = {}
+    cells: dict[tuple[str, str, str | None], Cell] = {}
     for draft in drafts:
         values = draft.values()
         identity = frozenset(values.items())
@@ -117,7 +128,10 @@ def _cells(drafts: Sequence[_Draft], targets: tuple[str, ...], place: Place) -> 
             specs[identity] = (spec, spec.run_id)
         spec, run_id = specs[identity]
         settings = {key: value for key, value in draft.chosen.items() if _takes_effect(key, value, values)}
-        cells.setdefault((run_id, repr(settings)), Cell(settings, spec, run_id, targets))
+        # What a method does not have cannot be ablated in it.
+        ablated = [key.rpartition(".")[2] for key in draft.ablated if key in settings]
+        ablation = " x ".join(ablated) or None
+        cells.setdefault((run_id, repr(settings), ablation), Cell(settings, spec, run_id, targets, ablation))
     return tuple(cells.values())
 
 

@@ -16,17 +16,14 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from harness.errors import nearest
+from harness.errors import UserError, nearest
+from harness.spec.data import task_name
 from harness.spec.methods import METHOD_MODELS, Trained
-from harness.spec.names import TASKS
 from harness.spec.profiles import method_defaults
-from harness.spec.run import RunSpec
+from harness.spec.run import TRAINED_FIELDS, RunSpec
 
 Value = Any
 """A scalar of YAML."""
-
-_TRAINING_KEYS = frozenset({"source", "num_train", "seed"})
-"""Settings of a run that a method without training does not have."""
 
 
 @cache
@@ -94,17 +91,21 @@ def check(key: str, value: Value) -> None:
         raise ValueError(f"{key} takes one value here, not a list; a list makes an axis and belongs in axes")
     if isinstance(value, bool):
         raise ValueError(f"{key} must not be {shown(value)}: no setting is true or false")
+    if key == "source":
+        try:
+            task_name(str(value))
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return
     choices = _choices(key)
     if choices and value not in choices:
-        kind = "task" if key == "source" else key.removeprefix("method.")
+        kind = key.removeprefix("method.")
         raise ValueError(f"unknown {kind} {shown(value)}: {nearest(str(value), choices)}")
 
 
 def _choices(key: str) -> list[str]:
     if key == "method":
         return list(METHOD_MODELS)
-    if key == "source":
-        return list(TASKS)
     field = key.removeprefix("method.")
     return list(dict.fromkeys(kind for method in METHOD_MODELS for kind in _options(method).get(field, ())))
 
@@ -128,7 +129,7 @@ def effective(values: Mapping[str, Value]) -> dict[str, Value]:
     for key, value in values.items():
         head, *rest = key.split(".")
         if head != "method" or not rest:
-            applies = trains or key not in _TRAINING_KEYS
+            applies = (trains or key not in TRAINED_FIELDS) and (key != "lora_alpha" or bool(values.get("lora_rank")))
         elif rest[0] in options:
             name = rest[0]
             types = options[name]
@@ -162,7 +163,7 @@ def can_have(key: str, methods: tuple[str, ...], chosen: Mapping[str, tuple[Valu
     """
     head, *rest = key.split(".")
     if head != "method" or not rest:
-        return key not in _TRAINING_KEYS or any(issubclass(METHOD_MODELS[method], Trained) for method in methods)
+        return key not in TRAINED_FIELDS or any(issubclass(METHOD_MODELS[method], Trained) for method in methods)
     name = rest[0]
     for method in methods:
         types = _options(method).get(name, {})

@@ -12,12 +12,21 @@ from typing import Any
 
 from harness.errors import SpecError, nearest
 
-TASKS: Mapping[str, str] = {
+DRAWN_TASKS: Mapping[str, str] = {
     "counting": "harness.tasks.counting:Counting",
     "geometry": "harness.tasks.geometry:Geometry",
     "relations": "harness.tasks.relations:Relations",
     "charts": "harness.tasks.charts:Charts",
 }
+"""Tasks whose examples are drawn, never stored; what the embedded policy was taught."""
+
+TASKS: Mapping[str, str] = {
+    **DRAWN_TASKS,
+    "clevr": "harness.tasks.data.published:clevr",
+    "clevr_r1": "harness.tasks.data.published:clevr_r1",
+    "geoqa": "harness.tasks.data.published:geoqa",
+}
+"""All tasks with a name; a path to stored rows is one too (:mod:`harness.spec.data`)."""
 
 METHODS: Mapping[str, str] = {
     "sft": "harness.train.sft:Sft",

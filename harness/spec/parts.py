@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import SpecError, nearest
+from harness.spec.data import task_name
 from harness.spec.keys import Value, can_have, check, full_name, legal_types, shown
 from harness.spec.methods import METHOD_MODELS
 from harness.spec.yaml_places import Document
@@ -30,11 +31,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Setting:
-    """One leaf: a full name and its value."""
+    """One leaf: a full name and its value.
+
+    Attributes:
+        key: The full name.
+        value: As written; of a source that is a path, the data's name.
+        place: Where it stands.
+        data: That path.
+    """
 
     key: str
     value: Value
     place: Place
+    data: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,8 @@ def settings_of(part: Part, key: str) -> list[Setting]:
             check(name, part.value)
         except ValueError as error:
             raise part.place.error(str(error)) from None
-        return [Setting(name, part.value, part.place)]
+        value = task_name(part.value) if name == "source" else part.value
+        return [Setting(name, value, part.place, part.value if value != part.value else None)]
     if name not in legal_types():
         raise part.place.error(f"{name} takes one value, not a mapping")
     if not part.value:

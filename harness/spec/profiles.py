@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-PAPER_BETA: Mapping[str, float] = {"counting": 0.04, "geometry": 0.01}
+PAPER_BETA: Mapping[str, float] = {
+    **dict.fromkeys(("counting", "clevr", "clevr_r1"), 0.04),
+    **dict.fromkeys(("geometry", "geoqa"), 0.01),
+}
 """Constant beta of the paper's GRPO baseline in Table 1, by source."""
 
-PAPER_BETA_RANGE: Mapping[str, tuple[float, float]] = {"counting": (0.04, 0.1), "geometry": (0.0, 0.02)}
+PAPER_BETA_RANGE: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("counting", "clevr", "clevr_r1"), (0.04, 0.1)),
+    **dict.fromkeys(("geometry", "geoqa"), (0.0, 0.02)),
+}
 """beta_min and beta_max of the paper's GRPO-D, by source."""
 
 EMBEDDED: Mapping[str, Mapping[str, Any]] = {

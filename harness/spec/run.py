@@ -15,14 +15,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from harness.errors import ModelError, nearest
+from harness.errors import ModelError, UserError
+from harness.spec.data import is_data_name, task_name
+from harness.spec.execution import Execution
 from harness.spec.methods import Base, Evaluation, Method
-from harness.spec.names import TASKS
 from harness.spec.profiles import method_defaults, num_train_default
 from harness.spec.schedules import SCHEDULE_MODELS
 
 IDENTITY_VERSION = 1
 """Raised whenever the same spec trains something else: a changed task, loss, prompt or order of random numbers."""
+
+
+TRAINED_FIELDS = frozenset({"source", "num_train", "seed", "vision", "lora_rank", "lora_alpha"})
+"""Fields of a run that a method without training does not have."""
 
 
 class RunSpec(BaseModel):
@@ -39,13 +44,21 @@ class RunSpec(BaseModel):
     method: Method
     """The method with its settings."""
     source: str | None = None
-    """The task trained on; None for `base`."""
+    """The task trained on; None for `base`. A path to data becomes the data's name (:mod:`harness.spec.data`)."""
     num_train: Annotated[int, Field(ge=0)] = 0
     """Distinct training examples, drawn from the source's training split by the seed; 0 for `base`."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of everything random in the run."""
     precision: Literal["float32", "bf16"] = "float32"
-    """Of the forward passes; weights and optimiser state stay in float32."""
+    """Of the weights that compute; those that the optimiser moves, and its state, are float32 in both cases."""
+    max_pixels: Annotated[int, Field(ge=1)] | None = None
+    """Images are scaled down to this many pixels before they are encoded; None for the model's own bound."""
+    vision: Literal["trained", "frozen"] = "trained"
+    """Whether the image tower learns too. Frozen, its features are computed once per image."""
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    """Rank of adapters on every linear layer that learns (LoRA, arXiv 2106.09685); 0 trains the weights themselves."""
+    lora_alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 32.0
+    """Their scale is lora_alpha / lora_rank; no setting where the rank is 0."""
 
     @model_validator(mode="before")
     @classmethod
@@ -59,18 +72,19 @@ class RunSpec(BaseModel):
             return data
         model = str(data.get("model", "embedded"))
         if method.get("type") == "base":
-            return data | {"method": method, "source": None, "num_train": 0, "seed": 0}
+            untrained = {"method": method, "source": None, "num_train": 0, "seed": 0}
+            return {key: value for key, value in data.items() if key not in TRAINED_FIELDS} | untrained
         defaults = method_defaults(model, str(method.get("type")), data.get("source"))
         data["method"] = _merged(defaults, method)
         data.setdefault("num_train", num_train_default(model))
+        if not data.get("lora_rank"):
+            data.pop("lora_alpha", None)
         return data
 
     @field_validator("source")
     @classmethod
     def _known(cls, source: str | None) -> str | None:
-        if source is not None and source not in TASKS:
-            raise ValueError(f"unknown task '{source}': {nearest(source, TASKS)}")
-        return source
+        return None if source is None else _named(source)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -85,6 +99,14 @@ class RunSpec(BaseModel):
     def run_id(self) -> str:
         """``<method>[-<source>-s<seed>]-<10 hex digits>-v<version>``; the same for equal specs, on every machine."""
         return _run_id(self.model_dump(mode="json"))
+
+
+def _named(task: str) -> str:
+    """A task's name, from that or from the path of its data."""
+    try:
+        return task if is_data_name(task) else task_name(task)
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,8 +129,15 @@ def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
+_LATER: Mapping[str, Any] = {
+    name: RunSpec.model_fields[name].default for name in ("max_pixels", "vision", "lora_rank", "lora_alpha")
+}
+"""Fields that came after the first run ids: at their defaults they are left out, so that the ids stay."""
+
+
 def _run_id(record: Mapping[str, Any]) -> str:
-    content = dict(record) | {"model": model_identity(record["model"])}
+    content = {key: value for key, value in record.items() if value != _LATER.get(key, ...)}
+    content["model"] = model_identity(record["model"])
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     method = record["method"]["type"]
@@ -178,7 +207,9 @@ class Job(BaseModel):
     spec: RunSpec
     """What trains."""
     targets: tuple[str, ...]
-    """The tasks to evaluate on."""
+    """The tasks to evaluate on; paths become names, and are kept in `data`."""
+    data: Mapping[str, str] = {}
+    """Where the rows lie of a source and targets that are no tasks of the package: name -> path."""
     evaluation: Evaluation = Evaluation()
     """How much to evaluate."""
     results: str = "results"
@@ -187,11 +218,20 @@ class Job(BaseModel):
     """The sweep that asked first; W&B's group."""
     wandb: bool = True
     """Whether W&B mirrors the run."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:<n>`."""
+    tensorboard: bool = False
+    """Whether event files for TensorBoard are written too."""
+    execution: Execution = Execution()
+    """On what to run it."""
     num_threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of the worker; 0 leaves torch's own choice."""
     checkpoint_every: Annotated[int, Field(ge=0)] = 25
     """Steps between two checkpoints; 0 for none but on interruption."""
-    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Prompts per forward pass; None for all of a step's. Changes memory, not results (to rounding)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_names(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or not isinstance(content.get("targets"), (tuple, list)):
+            return content
+        named = {reference: _named(reference) for reference in map(str, content["targets"])}
+        paths = {name: reference for reference, name in named.items() if name != reference}
+        return {**content, "targets": tuple(named.values()), "data": {**paths, **content.get("data", {})}}

@@ -24,7 +24,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from harness.errors import nearest
+from harness.errors import DataError, SpecError, nearest
+from harness.spec.data import task_name
 from harness.spec.keys import Value, shown
 from harness.spec.names import TASKS
 from harness.spec.parts import Part, full_name_at, settings_of
@@ -244,15 +245,25 @@ def _sampler(part: Part | None) -> tuple[SamplerType, int]:
     return _one_of(entries["type"], SamplerType), int(seed)
 
 
+def _objective(part: Part) -> str:
+    legal = ("same_task", "cross_task", *TASKS)
+    if part.value in legal:
+        return str(part.value)
+    try:
+        return task_name(str(part.value))
+    except DataError as error:
+        raise part.place.error(str(error)) from None
+    except SpecError:
+        raise part.place.error(f"unknown objective {shown(part.value)}: {nearest(str(part.value), legal)}") from None
+
+
 def _objectives(part: Part) -> tuple[str, ...]:
     names: list[str] = []
     for element in part.elements():
-        legal = ("same_task", "cross_task", *TASKS)
-        if element.value not in legal:
-            raise element.place.error(f"unknown objective {shown(element.value)}: {nearest(str(element.value), legal)}")
-        if element.value in names:
+        name = _objective(element)
+        if name in names:
             raise element.place.error(f"objectives lists '{element.value}' twice")
-        names.append(element.value)
+        names.append(name)
     if not names:
         raise part.place.error("objectives is empty: name same_task, cross_task or a target")
     return tuple(names)

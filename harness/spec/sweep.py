@@ -15,8 +15,11 @@
         axes: {beta: [0, 0.01, 0.04]} # joins the axes, or replaces the axis of that name
       - where: {method: [grpo, grpo_d], source: counting}
         set: {lr: 1e-4}
-    targets: [counting, geometry]     # each run is evaluated on all of them
+      - where: {method: grpo, source: counting, seed: [0, 1]}
+        ablate: {clip_epsilon: [0.1, 0.2]}    # copies of these cells, a value each; a table and a figure of their own
+    targets: [counting, geometry]     # each run is evaluated on all of them; see harness.spec.data for one's own data
     evaluation: {num_examples: 200, every: 25, num_validation: 100}
+    execution: {gradient_checkpointing: true, micro_batch_tokens: 16384}
     claims:                           # what `harness claims` judges; see harness.spec.claims
       - {name: over_sft, says: GRPO-D beats SFT, better: {method: grpo_d}, than: {method: sft}, on: same_task}
 
@@ -28,9 +31,11 @@ method has it, else it is left out, and cells that are equal then become one: `b
 no `format_weight`, `grpo` no schedule but `constant`, a `linear` schedule no `beta`. Shared settings may say more than
 a cell has; a block may not name what no cell that it selects can have. `where` sees what takes effect after the blocks
 above it, and the defaults of model, seed and precision, but no other setting that the file leaves to its default.
+`ablate` leaves the cells that it selects as they are and copies them for each value; it copies no cell of another
+ablation, while `set` and `axes` of later blocks hold for copies too.
 
 `--set KEY=VALUE` replaces a setting wherever the file has it, blocks too: a list makes or replaces an axis, anything
-else removes the axis. It also takes `name`, `description`, `targets` and `evaluation.<key>`.
+else removes the axis. It also takes `name`, `description`, `targets`, `evaluation.<key>` and `execution.<key>`.
 """
 
 from __future__ import annotations
@@ -43,6 +48,7 @@ from typing import Any
 
 from harness.spec.claims import Claim
 from harness.spec.contests import contests
+from harness.spec.execution import Execution
 from harness.spec.expand import Cell, expand, num_combinations
 from harness.spec.keys import Value
 from harness.spec.methods import Evaluation
@@ -74,6 +80,8 @@ class Sweep:
         path: The file, as given.
         targets: The tasks to evaluate on.
         evaluation: How much to evaluate.
+        execution: On what its runs run.
+        data: Where the rows lie of sources and targets that are no tasks of the package: name -> path.
         cells: Every distinct cell, in the order of the axes, the last one fastest. Of a study: those that its space
             leaves alone, then those of its trials, as far as they are known (of a grid, all of them).
         num_runs_naive: What the full cross product of every axis and the targets would train.
@@ -88,8 +96,10 @@ class Sweep:
     path: Path
     targets: tuple[str, ...]
     evaluation: Evaluation
+    execution: Execution
     cells: tuple[Cell, ...]
     num_runs_naive: int
+    data: Mapping[str, str] = field(default_factory=dict)
     study: Study | None = None
     claims: tuple[Claim, ...] = ()
     layers: tuple[Layer, ...] = field(default=(), repr=False, compare=False)
@@ -132,7 +142,7 @@ class Sweep:
         """The sweep with the cells of these trials in the place of those it had."""
         assert self.study is not None
         known = [*self._at(self.probe, touched=False), *(cell for trial in trials for cell in self.trial(*trial))]
-        return replace(self, cells=tuple({(cell.run_id, repr(cell.settings)): cell for cell in known}.values()))
+        return replace(self, cells=tuple({(c.run_id, repr(c.settings), c.ablation): c for c in known}.values()))
 
     def _at(self, point: Point, *, touched: bool = True) -> list[Cell]:
         """The sweep's cells at a point, those with a setting of it or those without any."""
@@ -172,8 +182,10 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
         path=path,
         targets=file.targets,
         evaluation=file.evaluation,
+        execution=file.execution,
         cells=cells,
         num_runs_naive=naive,
+        data=file.data,
         study=file.study,
         claims=file.claims,
         layers=file.layers,

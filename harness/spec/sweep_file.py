@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from harness.errors import SpecError, nearest
+from harness.errors import SpecError, UserError, nearest
 from harness.spec.claims import Claim, read_claims
+from harness.spec.data import task_name
+from harness.spec.execution import Execution
 from harness.spec.keys import Value, can_have, full_name, legal_types, sentence, shown
 from harness.spec.methods import METHOD_MODELS, Evaluation
 from harness.spec.names import TASKS
@@ -23,9 +25,12 @@ from harness.spec.parts import Part, Place, Setting, full_name_at, settings_of
 from harness.spec.study import Study, read_study
 from harness.spec.yaml_places import parse_yaml, read_yaml
 
-_SECTIONS = ("name", "description", "base", "axes", "blocks", "study", "targets", "evaluation", "claims")
+_MODELS: Mapping[str, type[BaseModel]] = {"evaluation": Evaluation, "execution": Execution}
+"""Sections of settings that belong to no cell."""
+_SECTIONS = ("name", "description", "base", "axes", "blocks", "study", "targets", *_MODELS, "claims")
 _REQUIRED = ("name", "axes", "targets")
-_BLOCK = ("where", "set", "axes")
+_BLOCK = ("where", "set", "axes", "ablate")
+_Section = TypeVar("_Section", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -46,26 +51,35 @@ class Axis:
 
 @dataclass(frozen=True)
 class Layer:
-    """Settings and axes for the cells that hold one of the `where` values under every `where` key."""
+    """Settings and axes for the cells that hold one of the `where` values under every `where` key.
+
+    Those of an ablation are for copies of these cells; the cells stay as they are.
+    """
 
     where: Mapping[str, tuple[Value, ...]]
     settings: tuple[Setting, ...]
     axes: tuple[Axis, ...]
     place: Place
+    is_ablation: bool = False
 
 
 @dataclass(frozen=True)
 class SweepFile:
-    """What a sweep file says, with the command's options in it. The first layer holds `base` and `axes`."""
+    """What a sweep file says, with the command's options in it. The first layer holds `base` and `axes`.
+
+    Sources and targets that are paths have the names of their data here; `data` has the paths by these names.
+    """
 
     name: str
     description: str
     targets: tuple[str, ...]
     evaluation: Evaluation
+    execution: Execution
     study: Study | None
     claims: tuple[Claim, ...]
     layers: tuple[Layer, ...]
     place: Place
+    data: Mapping[str, str]
 
 
 def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
@@ -88,18 +102,20 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
     first = _layer(parts.get("base", empty), parts.get("axes", empty), {}, root.place)
     blocks = parts.get("blocks", empty)
     layers = [first, *(_block(part) for part in (blocks.elements() if blocks.value is not None else []))]
-    evaluation = dict(parts.get("evaluation", empty).items(tuple(Evaluation.model_fields)))
+    sections = {name: dict(parts.get(name, empty).items(tuple(_MODELS[name].model_fields))) for name in _MODELS}
     for option in overrides:
-        layers = _override(option, layers, parts, evaluation)
+        layers = _override(option, layers, parts, sections)
     return SweepFile(
         name=_name(parts["name"]),
         description=_text(parts.get("description", Part(document, "", ("description",)))),
         targets=_targets(parts["targets"]),
-        evaluation=_evaluation(evaluation, parts.get("study")),
+        evaluation=_evaluation(sections["evaluation"], parts.get("study")),
+        execution=_section(Execution, "execution", sections["execution"]),
         study=read_study(parts["study"]) if "study" in parts else None,
         claims=read_claims(parts["claims"]) if "claims" in parts else (),
         layers=tuple(layers),
         place=root.place,
+        data=_data(layers, parts["targets"]),
     )
 
 
@@ -121,9 +137,9 @@ def _targets(part: Part) -> tuple[str, ...]:
         part = replace(part, value=[part.value])
     targets: list[str] = []
     for element in part.elements():
-        name = element.value
-        if not isinstance(name, str) or name not in TASKS:
-            raise element.place.error(f"unknown task {shown(name)} in targets: {nearest(str(name), TASKS)}")
+        if not isinstance(element.value, str):
+            raise element.place.error(f"unknown task {shown(element.value)} in targets: a task is a name or a path")
+        name = _task(element)
         if name in targets:
             raise element.place.error(f"targets lists '{name}' twice")
         targets.append(name)
@@ -132,22 +148,45 @@ def _targets(part: Part) -> tuple[str, ...]:
     return tuple(targets)
 
 
+def _task(part: Part) -> str:
+    try:
+        return task_name(part.value)
+    except UserError as error:
+        message = str(error)
+    in_targets = f"unknown task {shown(part.value)} in targets: {nearest(str(part.value), TASKS)}"
+    raise part.place.error(in_targets if message.startswith("unknown task") else message)
+
+
+def _data(layers: Sequence[Layer], targets: Part) -> dict[str, str]:
+    """The paths of sources and targets that have one, by name."""
+    leaves = [leaf for layer in layers for leaf in layer.settings]
+    leaves += [leaf for layer in layers for axis in layer.axes for choice in axis.choices for leaf in choice.settings]
+    paths = {str(leaf.value): leaf.data for leaf in leaves if leaf.data is not None}
+    listed = targets.value if isinstance(targets.value, list) else [targets.value]
+    return {**{task_name(path): path for path in listed if path not in TASKS}, **paths}
+
+
 def _evaluation(parts: Mapping[str, Part], study: Part | None) -> Evaluation:
     """The section; a study looks at the validation split, and at no other unless it is told to."""
     if study is not None and "splits" not in parts:
         parts = {**parts, "splits": replace(study, value=["validation"])}
-    for key, part in parts.items():
-        if isinstance(part.value, bool):
-            raise part.place.error(f"evaluation.{key} must be a number, not {shown(part.value)}")
-    try:
-        evaluation = Evaluation(**{key: part.value for key, part in parts.items()})
-    except ValidationError as error:
-        details = error.errors()[0]
-        key = str(details["loc"][0]) if details["loc"] else "num_examples"
-        raise parts[key].place.error(sentence(details, f"evaluation.{key}")) from None
+    evaluation = _section(Evaluation, "evaluation", parts)
     if study is not None and "validation" not in evaluation.splits:
         raise parts["splits"].place.error("a study is judged on validation examples: add validation to the splits")
     return evaluation
+
+
+def _section(model: type[_Section], name: str, parts: Mapping[str, Part]) -> _Section:
+    """A section of settings that belong to no cell."""
+    for key, part in parts.items():
+        if isinstance(part.value, bool) and model.model_fields[key].annotation is not bool:
+            raise part.place.error(f"{name}.{key} must not be {shown(part.value)}")
+    try:
+        return model(**{key: part.value for key, part in parts.items()})
+    except ValidationError as error:
+        details = error.errors()[0]
+        key = str(details["loc"][0]) if details["loc"] else next(iter(parts))
+        raise parts[key].place.error(sentence(details, f"{name}.{key}")) from None
 
 
 def _layer(base: Part, axes: Part, where: Mapping[str, tuple[Value, ...]], place: Place) -> Layer:
@@ -179,16 +218,20 @@ def _axes(part: Part, key: str) -> list[Axis]:
         raise part.place.error(f"the axis {name} is empty: give it at least one value")
     choices: list[Choice] = []
     for element in part.elements():
-        if any(choice.written == element.value for choice in choices):
+        settings = tuple(settings_of(element, name))
+        written = settings[0].value if name == "source" else element.value
+        if any(choice.written == written for choice in choices):
             raise element.place.error(f"the axis {name} lists {shown(element.value)} twice")
-        choices.append(Choice(element.value, tuple(settings_of(element, name))))
+        choices.append(Choice(written, settings))
     return [Axis(name, tuple(choices))]
 
 
 def _block(part: Part) -> Layer:
     block = dict(part.items(_BLOCK))
-    if "where" not in block or not (block.keys() & {"set", "axes"}):
-        raise part.place.error("a block has a `where`, and a `set` or `axes` for the cells that it selects")
+    if "where" not in block or not (block.keys() & {"set", "axes", "ablate"}):
+        raise part.place.error("a block has a `where`, and a `set`, `axes` or `ablate` for the cells that it selects")
+    if "ablate" in block and block.keys() & {"set", "axes"}:
+        raise part.place.error("a block has `ablate`, or `set` and `axes`: an ablation leaves its cells as they are")
     where = {}
     for key, condition in block["where"].items():
         name = full_name_at(key, condition.place)
@@ -197,7 +240,8 @@ def _block(part: Part) -> Layer:
         if not where[name]:
             raise condition.place.error(f"where.{key} needs a value or a list of values")
     empty = Part(part.document, None)
-    layer = _layer(block.get("set", empty), block.get("axes", empty), where, part.place)
+    layer = _layer(block.get("set", empty), block.get("ablate", block.get("axes", empty)), where, part.place)
+    layer = replace(layer, is_ablation="ablate" in block)
     leaves = [*layer.settings, *(leaf for axis in layer.axes for choice in axis.choices for leaf in choice.settings)]
     chosen = where | {key: tuple(leaf.value for leaf in leaves if leaf.key == key) for key in {x.key for x in leaves}}
     for leaf in leaves:
@@ -207,8 +251,10 @@ def _block(part: Part) -> Layer:
     return layer
 
 
-def _override(option: str, layers: list[Layer], parts: dict[str, Part], evaluation: dict[str, Part]) -> list[Layer]:
-    """The layers with one `--set` option in them; options about anything but settings go to `parts` or `evaluation`."""
+def _override(
+    option: str, layers: list[Layer], parts: dict[str, Part], sections: Mapping[str, dict[str, Part]]
+) -> list[Layer]:
+    """The layers with one `--set` option in them; options about anything but settings go to `parts` or `sections`."""
     key, equals, text = option.partition("=")
     key = key.strip()
     outside = Place(None, None, option)
@@ -222,9 +268,10 @@ def _override(option: str, layers: list[Layer], parts: dict[str, Part], evaluati
     if key in ("name", "description", "targets"):
         parts[key] = part
         return layers
-    words = {f"evaluation.{name}": name for name in Evaluation.model_fields}
+    words = {f"{name}.{word}": (name, word) for name, model in _MODELS.items() for word in model.model_fields}
     if key in words:
-        evaluation[words[key]] = part
+        name, word = words[key]
+        sections[name][word] = part
         return layers
     try:
         full_name(key)

@@ -1,7 +1,8 @@
 """What a task is: deterministic splits of examples, each an image with a question and a checkable answer.
 
-A task is a pure function of (name, version, split, index). Nothing is stored: the same index gives the same pixels
-on every machine, and the splits never share a random stream.
+A drawn task is a pure function of (name, version, split, index). Nothing is stored: the same index gives the same
+pixels on every machine, and the splits never share a random stream. Stored rows are tasks too:
+:mod:`harness.tasks.data`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -20,6 +22,8 @@ from harness.spec.names import TASKS, resolve
 
 Split = Literal["pretrain", "train", "validation", "test"]
 """`pretrain` feeds the embedded policy, `train` the methods, `validation` the tuning, `test` the tables."""
+
+_NO_DATA: Mapping[str, str] = MappingProxyType({})
 
 SPLITS: tuple[Split, ...] = ("pretrain", "train", "validation", "test")
 
@@ -57,14 +61,43 @@ class Example(Draft):
 
 
 class Task(ABC):
-    """A family of questions with deterministic splits and a published evaluation protocol.
+    """A family of questions with deterministic splits and a published evaluation protocol."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name that records and reports use."""
+
+    @property
+    @abstractmethod
+    def protocol(self) -> str:
+        """The evaluation rule, a name of :data:`harness.spec.names.PROTOCOLS`."""
+
+    @property
+    @abstractmethod
+    def num_examples(self) -> Mapping[Split, int]:
+        """How many examples each split holds."""
+
+    @abstractmethod
+    def example(self, split: Split, index: int) -> Example:
+        """The example at an index of a split; the same on every machine.
+
+        Raises:
+            DataError: The index lies outside the split, or the example cannot be read.
+        """
+
+    def _check(self, split: Split, index: int) -> None:
+        if not 0 <= index < self.num_examples[split]:
+            raise DataError(f"{self.name} has {self.num_examples[split]} {split} examples; there is no number {index}")
+
+
+class DrawnTask(Task):
+    """A task whose examples are drawn from a random stream of their own.
 
     Attributes:
         name: The name a sweep uses.
         version: Part of every random stream; raising it makes other examples. A change that alters examples also
             raises :data:`harness.spec.run.IDENTITY_VERSION`.
-        protocol: The evaluation rule, a name of :data:`harness.spec.names.PROTOCOLS`.
-        num_examples: How many examples each split holds.
     """
 
     name: ClassVar[str]
@@ -87,8 +120,7 @@ class Task(ABC):
         Raises:
             DataError: The index lies outside the split.
         """
-        if not 0 <= index < self.num_examples[split]:
-            raise DataError(f"{self.name} has {self.num_examples[split]} {split} examples; there is no number {index}")
+        self._check(split, index)
         name = zlib.crc32(self.name.encode())
         rng = np.random.Generator(
             np.random.PCG64(np.random.SeedSequence([name, self.version, SPLITS.index(split), index]))
@@ -104,11 +136,20 @@ class Task(ABC):
         )
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str, data: Mapping[str, str] = _NO_DATA) -> Task:
     """The task of that name.
+
+    Args:
+        name: A name of the registry, the name of a data set in `data`, or a path.
+        data: Name -> path, as a job has it.
 
     Raises:
         SpecError: There is none.
+        DataError: The data is not there, or no longer what its name says.
     """
-    task: Task = resolve(TASKS, "task", name)()
-    return task
+    if name in TASKS:
+        task: Task = resolve(TASKS, "task", name)()
+        return task
+    from harness.tasks.data.task import open_data
+
+    return open_data(data[name], name) if name in data else open_data(name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from harness.tasks.base import Draft, Split, Task
+from harness.tasks.base import Draft, DrawnTask, Split
 
 SIDE_PX = 112
 COLOURS: Mapping[str, tuple[int, int, int]] = {
@@ -220,7 +220,7 @@ def paint(rng: np.random.Generator, chart: Chart) -> Image.Image:
     return image
 
 
-class Charts(Task):
+class Charts(DrawnTask):
     """Bar chart questions with whole-number answers, 112 x 112 pixels.
 
     Metadata: ``kind``, ``phrasing``, ``colours`` and ``values`` of the bars from left to right (words with single

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from harness.tasks.base import Draft, Split, Task
+from harness.tasks.base import Draft, DrawnTask, Split
 from harness.tasks.scene import (
     COLORS,
     MAX_OBJECTS,
@@ -60,7 +60,7 @@ _MAX_COLORS = 5
 """Colors in one scene; bounds the length of the reasoning too."""
 
 
-class Counting(Task):
+class Counting(DrawnTask):
     """Counts of all objects, or of those of a color, a shape, or both; answers 0 to 10."""
 
     name: ClassVar[str] = "counting"

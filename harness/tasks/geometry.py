@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from harness.tasks.base import Draft, Split, Task
+from harness.tasks.base import Draft, DrawnTask, Split
 from harness.tasks.diagrams import angles, lengths, shapes
 from harness.tasks.diagrams.problem import FORMS, Problem, pick
 from harness.tasks.diagrams.sketch import random_look, render
@@ -88,7 +88,7 @@ HARD = frozenset(
 _FREQUENCIES = np.array([1 if kind in HARD else 3 for kind in KINDS])
 
 
-class Geometry(Task):
+class Geometry(DrawnTask):
     """Diagram questions with whole-number answers, 112 x 112 pixels.
 
     Metadata: ``kind``, ``phrasing``, ``form`` (the sentence it shares with other kinds), ``given_1`` to ``given_3``

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from harness.tasks.base import Draft, Split, Task
+from harness.tasks.base import Draft, DrawnTask, Split
 from harness.tasks.scene import (
     COLORS,
     SHAPES,
@@ -92,7 +92,7 @@ _MAX_DIFFERENCE = 3
 _NUM_COLORS = (3, 6)
 
 
-class Relations(Task):
+class Relations(DrawnTask):
     """Spatial relations to a reference, shared attributes and differences of counts; answers 0 to 5."""
 
     name: ClassVar[str] = "relations"

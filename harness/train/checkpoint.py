@@ -1,41 +1,41 @@
 """One safetensors file that a run can go on from: weights, optimiser state, and what the method remembers.
 
-The file is written under another name and moved into place, so it is whole or absent. Names are those of
-`named_parameters`; a tied weight is kept once.
+The file is written under another name and moved into place, so it is whole or absent. It holds the weights that learn,
+in float32, by their names in the model; a tied weight is kept once.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
+
+from harness.train.optimizer import Optimizer
 
 FILE = "checkpoint.safetensors"
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, state: Mapping[str, float]
+    folder: Path, optimizer: Optimizer, step: int, state: Mapping[str, float], *, write: bool = True
 ) -> None:
-    """Replaces the folder's checkpoint.
+    """Replaces the folder's checkpoint, by one that any number of processes can go on from.
 
     Args:
         folder: The run's checkpoint folder; made where it is missing.
-        model: Its named parameters are kept.
-        optimizer: AdamW over those parameters.
+        optimizer: With the weights that learn.
         step: Steps done.
         state: The method's own.
+        write: Whether this process writes; the others only give their shares of the weights.
     """
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        tensors[f"weight/{name}"] = parameter.detach()
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}/{name}"] = value.detach()
+    tensors = optimizer.state()
+    if not write:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE}.tmp"
     metadata = {"step": str(step), "state": json.dumps(dict(state))}
@@ -45,9 +45,7 @@ def save_checkpoint(
     os.replace(temporary, folder / FILE)
 
 
-def load_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, dict[str, float]] | None:
+def load_checkpoint(folder: Path, optimizer: Optimizer) -> tuple[int, dict[str, float]] | None:
     """Puts weights and optimiser back as they were.
 
     Returns:
@@ -58,12 +56,26 @@ def load_checkpoint(
         return None
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-        keys = set(file.keys())
-        for name, parameter in model.named_parameters():
-            with torch.no_grad():
-                parameter.copy_(file.get_tensor(f"weight/{name}"))
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                if f"{key}/{name}" in keys:
-                    # The fused optimiser wants its step counter beside the weights too.
-                    optimizer.state[parameter][key] = file.get_tensor(f"{key}/{name}").to(parameter.device)
+        optimizer.load_state(_Tensors(file))
     return int(metadata["step"]), json.loads(metadata["state"])
+
+
+class _Tensors(Mapping[str, Tensor]):
+    """A file's tensors, each read when it is asked for: a process may keep no more than its share of them."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._names: list[str] = list(file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

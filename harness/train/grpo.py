@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 
 from harness.policy import Completions, Policy, PromptBatch, completion_log_probs, sample
-from harness.spec import AdaptiveSchedule, RunSpec, beta_at, next_beta
+from harness.policy.reference import Reference
+from harness.spec import AdaptiveSchedule, Execution, RunSpec, beta_at, next_beta
 from harness.spec import Grpo as GrpoSettings
 from harness.spec import GrpoD as GrpoDSettings
 from harness.tasks.base import Example, Task
 from harness.tasks.rewards import accuracy_rewards, format_rewards
 from harness.train.advantages import group_advantages
 from harness.train.data import TrainingSet
+from harness.train.features import ImageEncoder
 from harness.train.losses import grpo_loss
+from harness.train.memory import TokenBudget
 from harness.train.method import Batch, ImageFeatures, Part
 from harness.train.processes import Processes
 from harness.train.randomness import stream
@@ -35,9 +38,17 @@ class Grpo:
         policy: The model that learns; as it is now, it is also the reference.
         task: The source.
         processes: Those that share the run.
+        execution: Where the reference waits, and tokens of a pass.
     """
 
-    def __init__(self, spec: RunSpec, policy: Policy, task: Task, processes: Processes) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        policy: Policy,
+        task: Task,
+        processes: Processes,
+        execution: Execution = Execution(),  # noqa: B008 - frozen
+    ) -> None:
         assert isinstance(spec.method, GrpoSettings | GrpoDSettings)
         self.settings = spec.method
         self.seed = spec.seed
@@ -51,7 +62,11 @@ class Grpo:
         needs_reference = isinstance(schedule, AdaptiveSchedule) or any(
             beta_at(schedule, step, self.settings.num_steps) > 0 for step in range(self.settings.num_steps)
         )
-        self.reference = policy.frozen_copy() if needs_reference else None
+        offload = execution.reference == "offload"
+        self.reference = Reference(policy, offload=offload) if needs_reference else None
+        self.encoder = ImageEncoder(policy)
+        self.rollout_budget = TokenBudget()
+        self.reference_budget = TokenBudget(execution.micro_batch_tokens)
 
     def beta(self, step: int) -> float:
         """The KL coefficient of a step."""
@@ -67,16 +82,9 @@ class Grpo:
         drawn = self.data.step(step, settings.prompts_per_step, self.processes.rank, self.processes.count)
         examples = [example for _, example, _ in drawn]
         prompts = self.policy.batch([prompt for _, _, prompt in drawn])
-        with self.processes.autocast():
-            images = ImageFeatures(self.policy.encode_images(prompts))
-            completions = sample(
-                self.policy,
-                prompts,
-                images.leaf.detach(),
-                max_new_tokens=settings.max_completion_length,
-                uniforms=self._uniforms(step, [place for place, _, _ in drawn]),
-                temperature=settings.temperature,
-            )
+        images = ImageFeatures(self.encoder.encode(prompts, [example.id for example in examples]))
+        uniforms = self._uniforms(step, [place for place, _, _ in drawn])
+        completions = self._sample(prompts, images.leaf.detach(), uniforms)
         texts = self._texts(completions)
         accuracy, form = self._reward_components(texts, examples)
         rewards = accuracy + settings.format_weight * form
@@ -87,7 +95,7 @@ class Grpo:
         rows = has_signal.nonzero()[:, 0].tolist() if beta == 0 else range(len(drawn))
         tensors = {"advantages": advantages}
         if beta > 0:
-            tensors["reference_log_probs"] = self._reference_log_probs(prompts, completions)
+            tensors["reference_log_probs"] = self._reference_log_probs(prompts, images.leaf.detach(), completions)
         sums = self.processes.add(
             {
                 "completions": float(rewards.numel()),
@@ -122,17 +130,22 @@ class Grpo:
                 "time/rollout_s": time.perf_counter() - started,
             },
             samples=self._samples(examples, texts, rewards, accuracy, form, advantages),
-            pictures={example.id: example.image for example in examples},
         )
 
     def loss(self, part: Part, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The clipped surrogate with the KL term, see :func:`harness.train.losses.grpo_loss`."""
         settings = self.settings
-        log_probs = completion_log_probs(
-            self.policy, part.prompts, part.features, part.ids, part.lengths, temperature=settings.temperature
+        log_probs, entropy = completion_log_probs(
+            self.policy,
+            part.prompts,
+            part.features,
+            part.ids,
+            part.lengths,
+            temperature=settings.temperature,
+            with_entropy=True,
         )
-        if self.updates_per_batch > 1 and part.old_log_probs is None:
-            part.old_log_probs = log_probs.detach()
+        if self.updates_per_batch > 1 and part.batch.update == 0:
+            part.keep("old_log_probs", log_probs.detach())
         advantages = part.tensor("advantages")
         assert advantages is not None
         terms = grpo_loss(
@@ -143,22 +156,23 @@ class Grpo:
             num_completions=part.batch.num_completions,
             num_tokens=part.batch.num_tokens,
             max_completion_length=settings.max_completion_length,
-            old_log_probs=part.old_log_probs,
+            old_log_probs=part.tensor("old_log_probs") if part.batch.update else None,
             reference_log_probs=part.tensor("reference_log_probs"),
             clip_epsilon=settings.clip_epsilon,
             normalizer=settings.loss_normalizer,
             kl_estimator=settings.kl_estimator,
         )
-        sums = {"tokens": terms.num_tokens, "clipped": terms.clipped_sum}
+        sums = {"tokens": terms.num_tokens, "clipped": terms.clipped_sum, "entropy": (entropy * part.mask).sum()}
         if part.tensor("reference_log_probs") is not None:
             sums |= {"kl": terms.kl_sum, "kl_tokens": terms.num_tokens}
         return terms.loss, sums
 
     def after_step(self, sums: Mapping[str, float]) -> Mapping[str, float]:
-        """Mean KL per token, share of clipped tokens; moves the adaptive coefficient."""
+        """Means per token of KL and entropy, share of clipped tokens; moves the adaptive coefficient."""
         metrics = {}
         if sums.get("tokens"):
             metrics["train/clip_frac"] = sums["clipped"] / sums["tokens"]
+            metrics["train/entropy"] = sums["entropy"] / sums["tokens"]
         if sums.get("kl_tokens"):
             metrics["train/kl"] = sums["kl"] / sums["kl_tokens"]
             if isinstance(self.settings.schedule, AdaptiveSchedule):
@@ -194,19 +208,55 @@ class Grpo:
         accuracy = torch.tensor(accuracy_rewards(flat, solutions)).reshape(shape)
         return accuracy, torch.tensor(format_rewards(flat)).reshape(shape)
 
-    @torch.no_grad()
-    def _reference_log_probs(self, prompts: PromptBatch, completions: Completions) -> Tensor:
-        assert self.reference is not None
-        with self.processes.autocast():
-            features = self.reference.encode_images(prompts)
-            return completion_log_probs(
-                self.reference,
-                prompts,
-                features,
-                completions.ids,
-                completions.lengths,
-                temperature=self.settings.temperature,
+    def _sample(self, prompts: PromptBatch, features: Tensor, uniforms: Tensor) -> Completions:
+        """A group per prompt; fewer prompts at a time where memory runs out."""
+        length = prompts.ids.shape[1] + self.settings.group_size * self.settings.max_completion_length
+        by_prompt = features.split(self.policy.num_image_tokens(prompts))
+
+        def work() -> Completions:
+            parts = self.rollout_budget.split([length] * len(prompts))
+            return Completions.joined(
+                [
+                    sample(
+                        self.policy,
+                        prompts if len(parts) == 1 else prompts.select(rows),
+                        torch.cat([by_prompt[row] for row in rows]),
+                        max_new_tokens=self.settings.max_completion_length,
+                        uniforms=uniforms[rows],
+                        temperature=self.settings.temperature,
+                    )
+                    for rows in parts
+                ]
             )
+
+        return self.rollout_budget.attempt("rollout", length, length * len(prompts), work)
+
+    @torch.no_grad()
+    def _reference_log_probs(self, prompts: PromptBatch, features: Tensor, completions: Completions) -> Tensor:
+        """Log-probs [N, G, T] under the reference; a frozen tower's features are its own too."""
+        assert self.reference is not None
+        sizes = (prompts.lengths + completions.lengths.sum(dim=1)).tolist()
+        with self.reference.active() as reference:
+
+            def work() -> Tensor:
+                values = features if self.encoder.is_frozen else reference.encode_images(prompts)
+                by_prompt = values.split(self.policy.num_image_tokens(prompts))
+                parts = self.reference_budget.split(sizes)
+                return torch.cat(
+                    [
+                        completion_log_probs(
+                            reference,
+                            prompts if len(parts) == 1 else prompts.select(rows),
+                            torch.cat([by_prompt[row] for row in rows]),
+                            completions.ids[rows],
+                            completions.lengths[rows],
+                            temperature=self.settings.temperature,
+                        )
+                        for rows in parts
+                    ]
+                )
+
+            return self.reference_budget.attempt("reference's pass", max(sizes), sum(sizes), work)
 
     def _samples(
         self,

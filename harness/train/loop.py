@@ -5,17 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from torch import Tensor
 
 from harness.errors import Interrupted, NonFiniteError
 from harness.policy import Policy
 from harness.spec.methods import Trained
 from harness.train.checkpoint import load_checkpoint, save_checkpoint
-from harness.train.method import Batch, Method
+from harness.train.memory import TokenBudget
+from harness.train.method import Batch, Method, Part
+from harness.train.optimizer import Optimizer
 from harness.train.processes import Processes
+
+if TYPE_CHECKING:
+    from harness.train.sharding import Sharding
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,13 @@ class Loop:
 
     Args:
         method: What to learn from and by which loss.
-        policy: What learns; all its weights are trained.
+        policy: What learns: those of its weights that require a gradient.
         settings: The method's optimiser settings.
         processes: Those that share the run.
         checkpoints: The folder of checkpoints.
         checkpoint_every: Steps between two of them; 0 for none but on interruption.
-        micro_batch_size: Prompts per forward pass; None for all of a step's.
+        micro_batch_tokens: Packed tokens of a forward and backward pass; None for all of a step's.
+        sharded: Whether weights and optimiser state are divided up among the processes.
     """
 
     def __init__(
@@ -55,7 +64,8 @@ class Loop:
         *,
         checkpoints: Path,
         checkpoint_every: int = 0,
-        micro_batch_size: int | None = None,
+        micro_batch_tokens: int | None = None,
+        sharded: bool = False,
     ) -> None:
         self.method = method
         self.policy = policy
@@ -63,15 +73,12 @@ class Loop:
         self.processes = processes
         self.checkpoints = checkpoints
         self.checkpoint_every = checkpoint_every
-        self.micro_batch_size = micro_batch_size
-        self.parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=settings.lr,
-            betas=(0.9, settings.adam_beta2),
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self.sharding = _sharding(policy, processes) if sharded else None
+        if self.sharding is None:
+            learning = {name: weight for name, weight in policy.model.named_parameters() if weight.requires_grad}
+            self.optimizer, self.budget = Optimizer(learning, settings), TokenBudget(micro_batch_tokens)
+        else:
+            self.optimizer, self.budget = self.sharding.optimizer(settings), self.sharding.budget(micro_batch_tokens)
         self.step = 0
 
     def resume(self) -> int:
@@ -80,7 +87,8 @@ class Loop:
         Returns:
             The steps done.
         """
-        found = load_checkpoint(self.checkpoints, self.policy.model, self.optimizer)
+        with self._divided():
+            found = load_checkpoint(self.checkpoints, self.optimizer)
         if found is not None:
             self.step, state = found
             self.method.load_state(state)
@@ -97,8 +105,7 @@ class Loop:
             NonFiniteError: A loss or a gradient is not finite; the weights are those before the step.
         """
         while self.step < self.settings.num_steps:
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.settings, self.step)
+            self.optimizer.set_lr(learning_rate(self.settings, self.step))
             batch = self.method.collect(self.step)
             metrics = self._update(batch)
             record = StepRecord(self.step, metrics, batch)
@@ -118,55 +125,80 @@ class Loop:
 
     def save(self) -> None:
         """Saves a checkpoint."""
-        if self.processes.is_main:
-            save_checkpoint(self.checkpoints, self.policy.model, self.optimizer, self.step, self.method.state())
+        save_checkpoint(self.checkpoints, self.optimizer, self.step, self.method.state(), write=self.processes.is_main)
         self.processes.wait()
+
+    def whole_weights(self) -> dict[str, Tensor] | None:
+        """Of a sharded policy, its weights by name, for a file; None where the model's own state has them."""
+        return None if self.sharding is None else self.sharding.whole_weights()
 
     def _update(self, batch: Batch) -> dict[str, float]:
         """The optimiser updates of one batch, and the step's metrics."""
         started = time.perf_counter()
         sums: dict[str, float] = {}
-        parts = batch.parts(self.policy, self.micro_batch_size)
         for update in range(self.method.updates_per_batch):
-            if update:
-                with self.processes.autocast():
-                    batch.reencode(self.policy)
-            sums = {"loss": 0.0}
-            for part in parts:
-                with self.processes.autocast():
-                    loss, values = self.method.loss(part, self.step)
-                loss.backward()
-                for key, value in {"loss": loss.detach(), **values}.items():
-                    sums[key] = sums.get(key, 0.0) + float(value)
-            batch.images.backward()
-            # Over all processes: one that raised alone would leave the others waiting for its gradients.
-            self._check("loss", self.processes.add({"loss": sums["loss"]})["loss"], batch)
-            grad_norm = self._apply(batch)
+            with self._divided():
+                sums = self.budget.attempt(
+                    "update", batch.largest_piece, sum(batch.sizes), partial(self._gradients, batch, update)
+                )
+                # Over all processes: one that raised alone would leave the others waiting for its gradients.
+                self._check("loss", self.processes.add({"loss": sums["loss"]})["loss"], batch)
+                grad_norm = self._apply(batch)
         sums = self.processes.add_ragged(sums)
         return {
             "train/loss": sums["loss"],
             "train/grad_norm": grad_norm,
-            "train/lr": self.optimizer.param_groups[0]["lr"],
+            "train/lr": learning_rate(self.settings, self.step),
             **batch.metrics,
             **self.method.after_step(sums),
             "time/update_s": time.perf_counter() - started,
         }
 
+    def _gradients(self, batch: Batch, update: int) -> dict[str, float]:
+        """The gradient of the batch's loss, part by part, and what the parts' sums add up to."""
+        self.optimizer.drop_gradients()
+        batch.update = update
+        if update or batch.images.is_used:
+            batch.reencode(self.policy)
+        sums = {"loss": 0.0}
+        parts = batch.parts(self.policy, self.budget)
+        num_idle = 0 if self.sharding is None else max(self.processes.gather([len(parts)])) - len(parts)
+        for part in parts:
+            loss, values = self.method.loss(part, self.step)
+            loss.backward()
+            for key, value in {"loss": loss.detach(), **values}.items():
+                sums[key] = sums.get(key, 0.0) + float(value)
+        for _ in range(num_idle):
+            self._keep_company(batch)
+        batch.images.backward()
+        return sums
+
+    def _keep_company(self, batch: Batch) -> None:
+        """A pass of weight 0, while others make one more than this process: sharded layers take all of them to run."""
+        shortest = min(range(len(batch.sizes)), key=lambda row: batch.sizes[row])
+        loss, _ = self.method.loss(Part.of(self.policy, batch, [shortest], [0]), self.step)
+        (loss * 0.0).backward()
+
+    def _divided(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.sharding is None else self.sharding.divided()
+
     def _apply(self, batch: Batch) -> float:
         """One optimiser update; a step without any signal still moves by the optimiser's momentum."""
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        self.processes.add_gradients(self.parameters)
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
+        self.optimizer.add_up(self.processes)
+        grad_norm = self.optimizer.clip()
         self._check("gradient norm", grad_norm, batch)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         return grad_norm
 
     def _check(self, what: str, value: float, batch: Batch) -> None:
         if not math.isfinite(value):
             raise NonFiniteError(what, self.step, batch.example_ids)
+
+
+def _sharding(policy: Policy, processes: Processes) -> Sharding:
+    from harness.train.sharding import Sharding  # FSDP takes its time to import
+
+    return Sharding(policy, processes)
 
 
 def learning_rate(settings: Trained, step: int) -> float:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from harness.policy import Policy, PromptBatch
+from harness.policy.learning import learns_vision
+from harness.train.memory import TokenBudget
 
 
 class ImageFeatures:
@@ -23,6 +24,11 @@ class ImageFeatures:
     def __init__(self, values: Tensor) -> None:
         self._graph = values
         self.leaf = values.detach().requires_grad_(values.requires_grad)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether gradients have been gathered, be it in a pass that was given up."""
+        return self.leaf.grad is not None
 
     def backward(self) -> None:
         """Sends the gradients gathered at the leaf through the image tower."""
@@ -43,10 +49,10 @@ class Batch:
         num_completions: Completions of the whole step, over all processes and with those that only count.
         num_tokens: Their tokens.
         example_ids: One per prompt.
-        tensors: What else the loss needs, by name, each [N, ...].
-        pictures: The prompts' images by example id.
+        tensors: What else the loss needs, by name, each [N, G, ...].
         metrics: What is known before the update, by metric key, already averaged over processes.
         samples: Completions for the record, a row each.
+        update: Which optimiser update on this batch is being made, from 0.
     """
 
     prompts: PromptBatch
@@ -60,16 +66,40 @@ class Batch:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     samples: Sequence[Mapping[str, Any]] = ()
-    pictures: Mapping[str, Image.Image] = field(default_factory=dict)
+    update: int = 0
 
     def reencode(self, policy: Policy) -> None:
-        """Features under the present weights, for a further update on the same batch."""
-        self.images = ImageFeatures(policy.encode_images(self.prompts))
+        """Features under the present weights, for a further update on the same batch, or once more for this one."""
+        if learns_vision(policy):
+            self.images = ImageFeatures(policy.encode_images(self.prompts))
 
-    def parts(self, policy: Policy, size: int | None) -> list[Part]:
-        """The prompts that matter, in parts of at most `size` for one forward pass each."""
-        size = size or max(len(self.rows), 1)
-        return [Part.of(policy, self, self.rows[start : start + size]) for start in range(0, len(self.rows), size)]
+    @property
+    def sizes(self) -> list[int]:
+        """Tokens of each prompt with its completions, [N]."""
+        sizes: list[int] = (self.prompts.lengths + self.lengths.sum(dim=1)).tolist()
+        return sizes
+
+    @property
+    def largest_piece(self) -> int:
+        """Tokens of the largest prompt with one completion: what no budget can split."""
+        return int((self.prompts.lengths + self.lengths.amax(dim=1)).max())
+
+    def parts(self, policy: Policy, budget: TokenBudget) -> list[Part]:
+        """The prompts that matter, in parts for one forward pass each.
+
+        A prompt that is over the budget with all its completions is split among them, and goes with each of the parts.
+        """
+        sizes, prompts = self.sizes, self.prompts.lengths.tolist()
+        parts = []
+        for places in budget.split([sizes[row] for row in self.rows]):
+            rows = [self.rows[place] for place in places]
+            if budget.tokens is None or len(rows) > 1 or sizes[rows[0]] <= budget.tokens:
+                parts.append(Part.of(policy, self, rows))
+                continue
+            room = TokenBudget(max(budget.tokens - prompts[rows[0]], 1))
+            for members in room.split(self.lengths[rows[0]].tolist()):
+                parts.append(Part.of(policy, self, rows, members))
+        return parts
 
 
 @dataclass
@@ -81,9 +111,9 @@ class Part:
         prompts: These prompts.
         rows: Their rows in the batch.
         places: Their rows among the batch's image features.
-        ids: Their completions [n, G, T].
-        lengths: Tokens [n, G].
-        old_log_probs: [n, G, T] of the policy that sampled, kept by a method that updates several times.
+        ids: Their completions [n, g, T].
+        lengths: Tokens [n, g].
+        members: Which g of each prompt's G completions; None for all.
     """
 
     batch: Batch
@@ -92,23 +122,26 @@ class Part:
     places: Tensor
     ids: Tensor
     lengths: Tensor
-    old_log_probs: Tensor | None = None
+    members: Tensor | None = None
 
     @staticmethod
-    def of(policy: Policy, batch: Batch, rows: Sequence[int]) -> Part:
-        """Takes rows out of a batch."""
+    def of(policy: Policy, batch: Batch, rows: Sequence[int], members: Sequence[int] | None = None) -> Part:
+        """Takes rows out of a batch, with some of their completions or all."""
         device = batch.ids.device
-        sizes = (batch.prompts.ids == policy.family.image_token_id).sum(dim=1)
-        owner = torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes)
+        places = torch.arange(len(batch.images.leaf), device=device).split(policy.num_image_tokens(batch.prompts))
         index = torch.tensor(rows, dtype=torch.long, device=device)
-        return Part(
+        part = Part(
             batch=batch,
             prompts=batch.prompts.select(rows),
             rows=index,
-            places=torch.cat([(owner == row).nonzero()[:, 0] for row in rows]),
+            places=torch.cat([places[row] for row in rows]),
             ids=batch.ids[index],
             lengths=batch.lengths[index],
         )
+        if members is not None:
+            part.members = torch.tensor(members, dtype=torch.long, device=device)
+            part.ids, part.lengths = part.ids[:, part.members], part.lengths[:, part.members]
+        return part
 
     @property
     def features(self) -> Tensor:
@@ -117,19 +150,30 @@ class Part:
 
     @property
     def mask(self) -> Tensor:
-        """Bool [n, G, T], True at completions' tokens."""
+        """Bool [n, g, T], True at completions' tokens."""
         return torch.arange(self.ids.shape[2], device=self.ids.device) < self.lengths[..., None]
 
     def tensor(self, name: str) -> Tensor | None:
-        """These prompts' rows of one of the batch's further tensors; None where there is none."""
+        """One of the batch's further tensors for these completions; None where there is none."""
         tensor = self.batch.tensors.get(name)
-        return None if tensor is None else tensor[self.rows]
+        if tensor is None:
+            return None
+        return tensor[self.rows] if self.members is None else tensor[self.rows][:, self.members]
+
+    def keep(self, name: str, values: Tensor) -> None:
+        """Puts [n, g, T] of these completions among the batch's further tensors."""
+        whole = self.batch.tensors.setdefault(name, values.new_zeros(self.batch.ids.shape))
+        if self.members is None:
+            whole[self.rows] = values
+        else:
+            whole[self.rows[:, None], self.members] = values
 
 
 class Method(Protocol):
     """A way to train.
 
-    A new one is a file with a class of this shape, made as ``cls(spec, policy, task, processes)``, its settings in
+    A new one is a file with a class of this shape, made as
+    ``cls(spec, policy, task, processes, execution)``, its settings in
     `spec/methods.py`, and a line in :data:`harness.spec.names.METHODS`.
     """
 

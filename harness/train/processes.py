@@ -6,15 +6,23 @@ the whole step, and gradients are added; so n processes make the step that one w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch names it in no stub
 
 from harness.errors import ModelError
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for one another: the first may be busy with a large checkpoint, and a dead one is noticed
+otherwise."""
 
 
 class Processes:
@@ -22,16 +30,34 @@ class Processes:
 
     Args:
         device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
-        precision: Of the forward passes, `float32` or `bf16`.
+        listener: The file descriptor of a socket that listens at `MASTER_PORT`, on which this process then keeps the
+            store where all meet; None where somebody else keeps it.
 
     Raises:
-        ModelError: The device or the precision is not to be had here.
+        ModelError: The device is not to be had here.
     """
 
-    def __init__(self, device: str = "auto", precision: str = "float32") -> None:
-        if device.startswith("cuda") and not torch.cuda.is_available():
+    def __init__(self, device: str = "auto", listener: int | None = None) -> None:
+        has_gpu = torch.cuda.is_available()
+        if device.startswith("cuda") and not has_gpu:
             raise ModelError(f"device '{device}' was asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
-        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if precision == "bf16" else "no")
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        # Left to itself, accelerate takes each of several processes without a GPU for a run of its own.
+        cpu = device == "cpu" or (count > 1 and not has_gpu)
+        if listener is not None:
+            self._store = TCPStore(
+                os.environ["MASTER_ADDR"],
+                int(os.environ["MASTER_PORT"]),
+                count,
+                is_master=True,
+                wait_for_workers=False,
+                master_listen_fd=listener,
+            )
+        if count > 1 and not dist.is_initialized():
+            if not cpu:
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            dist.init_process_group("gloo" if cpu else "nccl", timeout=PATIENCE)
+        self.accelerator = Accelerator(cpu=cpu)
         self.device: torch.device = torch.device(device) if ":" in device else self.accelerator.device
 
     @property
@@ -48,10 +74,6 @@ class Processes:
     def is_main(self) -> bool:
         """Whether this one keeps the record."""
         return self.accelerator.is_main_process
-
-    def autocast(self) -> Any:
-        """The context of forward passes."""
-        return self.accelerator.autocast()
 
     def add(self, values: Mapping[str, float]) -> dict[str, float]:
         """Sums over processes, key by key; every process passes the same keys."""
@@ -89,3 +111,7 @@ class Processes:
     def wait(self) -> None:
         """Returns once every process is here."""
         self.accelerator.wait_for_everyone()
+
+    def end(self) -> None:
+        """Lets go of the others; nothing can be shared any more."""
+        self.accelerator.end_training()

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from harness.errors import DataError
 from harness.policy import Policy, completion_log_probs
-from harness.spec import RunSpec
+from harness.spec import Execution, RunSpec
 from harness.spec import Sft as SftSettings
 from harness.tasks.base import Example, Task
 from harness.train.data import TrainingSet
+from harness.train.features import ImageEncoder
 from harness.train.losses import sft_loss
 from harness.train.method import Batch, ImageFeatures, Part
 from harness.train.processes import Processes
@@ -21,9 +23,14 @@ def target_text(example: Example, target: str) -> str:
     """What a completion should have been.
 
     `answer_only` is what the paper's SFT outputs show; `reasoning` is R1-V's format with the gold chain of thought.
+
+    Raises:
+        DataError: `reasoning` of an example that has none.
     """
     if target == "answer_only":
         return example.solution
+    if not example.reasoning:
+        raise DataError(f"{example.id}: SFT's target 'reasoning' needs a gold chain of thought (column 'thinking')")
     return f"<think> {example.reasoning} </think> {example.solution}"
 
 
@@ -35,16 +42,25 @@ class Sft:
         policy: The model that learns.
         task: The source.
         processes: Those that share the run.
+        execution: Nothing of it matters here.
     """
 
     updates_per_batch = 1
 
-    def __init__(self, spec: RunSpec, policy: Policy, task: Task, processes: Processes) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        policy: Policy,
+        task: Task,
+        processes: Processes,
+        execution: Execution = Execution(),  # noqa: B008 - frozen
+    ) -> None:
         assert isinstance(spec.method, SftSettings)
         self.settings = spec.method
         self.policy = policy
         self.processes = processes
         self.data = TrainingSet(task, policy, spec.num_train, spec.seed)
+        self.encoder = ImageEncoder(policy)
 
     def collect(self, step: int) -> Batch:
         """The step's prompts, each with its target."""
@@ -54,17 +70,16 @@ class Sft:
         ids = torch.tensor([[[*target, *[0] * (longest - len(target))]] for target in targets])
         prompts = self.policy.batch([prompt for _, _, prompt in drawn])
         totals = self.processes.add({"tokens": sum(len(ids) for ids in targets), "completions": len(targets)})
-        with self.processes.autocast():
-            images = ImageFeatures(self.policy.encode_images(prompts))
+        example_ids = [example.id for _, example, _ in drawn]
         return Batch(
             prompts=prompts,
-            images=images,
+            images=ImageFeatures(self.encoder.encode(prompts, example_ids)),
             ids=ids.to(prompts.ids.device),
             lengths=torch.tensor([[len(target)] for target in targets], device=prompts.ids.device),
             rows=range(len(targets)),
             num_completions=int(totals["completions"]),
             num_tokens=int(totals["tokens"]),
-            example_ids=[example.id for _, example, _ in drawn],
+            example_ids=example_ids,
         )
 
     def loss(self, part: Part, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:

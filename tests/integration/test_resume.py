@@ -18,7 +18,7 @@ import harness
 from harness.record import RunFolder, is_complete, read_state
 from harness.record.atomic import read_json, read_jsonl, write_json
 from harness.record.recorder import job_folder
-from harness.spec import Evaluation, Job, RunSpec
+from harness.spec import Evaluation, Execution, Job, RunSpec
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "grpo_d": {
@@ -43,7 +43,7 @@ def make_job(model: Path, method: str, results: Path, checkpoint_every: int = 2)
         evaluation=Evaluation(num_examples=6, every=6, num_validation=3, max_new_tokens=20),
         results=str(results),
         wandb=False,
-        device="cpu",
+        execution=Execution(device="cpu"),
         num_threads=1,
         checkpoint_every=checkpoint_every,
     )
@@ -98,6 +98,7 @@ def outcome(job: Job) -> dict[str, Any]:
         "summary": {key: value for key, value in read_json(folder.summary).items() if key != "attempt_s"},
         "metrics": rows,
         "completions": read_jsonl(folder.completions) if folder.completions.exists() else None,
+        "validations": read_jsonl(folder.validations) if folder.validations.exists() else None,
         "evaluations": {target: read_jsonl(path) for target, path in folder.evaluations().items()},
         "weights": (folder.weights / "model.safetensors").read_bytes(),
     }
@@ -163,7 +164,7 @@ def test_a_completed_run_answers_a_further_target_without_training(policy_folder
 
 def test_a_run_that_fails_says_why(policy_folder: Path, tmp_path: Path) -> None:
     job = make_job(policy_folder, "sft", tmp_path)
-    broken = job.model_copy(update={"device": "cuda:9"})
+    broken = job.model_copy(update={"execution": Execution(device="cuda:9")})
     write_json(job_folder(job).job_json, broken.model_dump(mode="json"))
     assert start(broken).wait(timeout=120) == 1
     state = read_state(job_folder(job))

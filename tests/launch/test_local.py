@@ -12,7 +12,7 @@ from harness.launch.local import LocalExecutor, listed_gpus, num_cores, visible_
 from harness.launch.lock import is_locked, take_lock
 from harness.record.atomic import read_json
 from harness.record.folder import RunFolder
-from harness.spec import Job
+from harness.spec import Execution, Job
 
 
 def job_of(sweep, results, run_id):
@@ -47,6 +47,34 @@ def test_slots(monkeypatch):
     assert LocalExecutor(3).num_slots == 3
     with pytest.raises(UserError, match="slots must be at least 1, not 0"):
         LocalExecutor(0)
+
+
+def test_a_run_on_several_devices_gets_them_all(sweep, results, run_ids, monkeypatch, wait_until, worker):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    # Five devices hold two runs on two each; the fifth is left over.
+    executor = LocalExecutor(None, worker, execution=Execution(devices=2))
+    assert executor.num_slots == 2
+    workers = []
+    for run_id in run_ids[:2]:
+        folder = RunFolder(results, run_id)
+        workers.append(executor.start(job_of(sweep, results, run_id), folder, take_lock(folder.path)))
+    wait_until(lambda: all(worker.poll() is not None for worker in workers))
+    threads = max(1, num_cores() // 4)
+    for run_id, devices in zip(run_ids, ("0,1", "2,3"), strict=False):
+        environment = read_json(RunFolder(results, run_id).path / "environment.json")
+        assert environment["CUDA_VISIBLE_DEVICES"] == devices
+        assert environment["OMP_NUM_THREADS"] == str(threads)
+
+
+def test_more_devices_than_there_are_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert LocalExecutor(execution=Execution(devices=2)).num_slots == 1
+    with pytest.raises(UserError, match=r"execution\.devices is 3, but this machine has 2 GPUs"):
+        LocalExecutor(execution=Execution(devices=3))
+    cores = num_cores()
+    with pytest.raises(UserError, match=f"has no GPU for them and {cores} CPU cores"):
+        LocalExecutor(execution=Execution(device="cpu", devices=cores + 1))
+    assert LocalExecutor(execution=Execution(device="cpu", devices=cores)).num_slots == 1
 
 
 def test_a_full_executor_starts_no_more_and_a_deaf_worker_is_killed(sweep, results, run_ids, wait_until):

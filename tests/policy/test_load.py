@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.errors import ModelError
-from harness.policy import Policy, load_policy, sample
+from harness.policy import Policy, completion_log_probs, load_policy, sample
 
 
 @pytest.fixture
@@ -28,6 +28,21 @@ def test_saving_and_loading_changes_nothing(any_policy: Policy, make_prompts: An
     prompt, same = make_prompts(any_policy)[1], make_prompts(again)[1]
     assert torch.equal(prompt.ids, same.ids) and torch.equal(prompt.pixels, same.pixels)
     assert not again.model.training
+
+
+def test_bf16_weights_are_near_float32(any_policy: Policy, make_prompts: Any, tmp_path: Path) -> None:
+    any_policy.save(tmp_path)
+    coarse = load_policy(str(tmp_path), precision="bf16")
+    batch = any_policy.batch(make_prompts(any_policy))
+    ids = torch.randint(0, 250, (3, 2, 5), generator=torch.Generator().manual_seed(1))
+    lengths = torch.full((3, 2), 5)
+    with torch.no_grad():
+        exact = completion_log_probs(any_policy, batch, any_policy.encode_images(batch), ids, lengths)
+        near = completion_log_probs(coarse, batch, coarse.encode_images(batch), ids, lengths)
+    assert {parameter.dtype for parameter in coarse.model.parameters()} == {torch.bfloat16}
+    assert near.dtype == torch.float32
+    # bf16 keeps 8 bits: a relative error of 1/256 in each of some ten roundings on the way.
+    assert (near - exact).abs().max() < 0.04 * exact.abs().max()
 
 
 def test_the_embedded_policy_answers() -> None:

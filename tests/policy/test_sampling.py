@@ -8,9 +8,10 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-import harness.policy.sampling as sampling
+import harness.policy.decoding as decoding
 from harness.policy import Completions, Policy, completion_log_probs, sample
-from harness.policy.sampling import _draw
+from harness.policy.decoding import Pace
+from harness.policy.drawing import draw
 
 T = 12
 
@@ -33,16 +34,14 @@ def encode(policy: Policy, prompts: Any) -> tuple[Any, Tensor]:
         return batch, policy.encode_images(batch)
 
 
-def test_greedy_equals_generate_token_for_token(any_policy: Policy, make_prompts: Any, sizes: Any) -> None:
+def test_greedy_equals_generate_token_for_token(
+    any_policy: Policy, make_prompts: Any, model_inputs: Any, sizes: Any
+) -> None:
     prompts = make_prompts(any_policy, sizes)
     ours = sample(any_policy, *encode(any_policy, prompts), max_new_tokens=T)
     for prompt, group in zip(prompts, texts(ours), strict=True):
         theirs = any_policy.model.generate(
-            input_ids=prompt.ids[None],
-            attention_mask=torch.ones(1, len(prompt.ids), dtype=torch.long),
-            pixel_values=prompt.pixels,
-            image_grid_thw=torch.tensor([prompt.grid]),
-            mm_token_type_ids=(prompt.ids == any_policy.family.image_token_id).int()[None],
+            **model_inputs(any_policy, prompt.ids[None], [prompt]),
             do_sample=False,
             max_new_tokens=T,
             suppress_tokens=list(any_policy.family.vision_token_ids),
@@ -140,11 +139,11 @@ def test_drawing_inverts_the_cumulative_distribution() -> None:
     logits = torch.tensor([0.0, 0.5, 0.25, 0.0, 0.25, 0.0]).log()
     below_one = float(np.nextafter(np.float32(1), np.float32(0)))
     cases = {0.0: 1, 0.49: 1, 0.5: 2, 0.74: 2, 0.75: 4, below_one: 4}
-    token, log_prob = _draw(logits.repeat(len(cases), 1), torch.tensor(list(cases)), 1.0)
+    token, log_prob = draw(logits.repeat(len(cases), 1), torch.tensor(list(cases)), 1.0)
     assert token.tolist() == list(cases.values())
     torch.testing.assert_close(log_prob.exp(), torch.tensor([0.5, 0.5, 0.25, 0.25, 0.25, 0.25]))
-    hot, _ = _draw(torch.tensor([[1.0, 0.0]]).log1p(), torch.tensor([0.6]), 1e6)
-    cold, _ = _draw(torch.tensor([[1.0, 0.0]]).log1p(), torch.tensor([0.99]), 1e-3)
+    hot, _ = draw(torch.tensor([[1.0, 0.0]]).log1p(), torch.tensor([0.6]), 1e6)
+    cold, _ = draw(torch.tensor([[1.0, 0.0]]).log1p(), torch.tensor([0.99]), 1e-3)
     assert (hot.item(), cold.item()) == (1, 0)
 
 
@@ -160,13 +159,13 @@ def test_a_completion_does_not_depend_on_its_batch(policy: Policy, make_prompts:
 
 
 @pytest.mark.parametrize("retire_frac", [0.0, 1.0])
-def test_retiring_rows_changes_no_completion(
+def test_when_rows_are_dropped_changes_no_completion(
     policy: Policy, make_prompts: Any, retire_frac: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = encode(policy, make_prompts(policy))
     usual = sample(policy, *encoded, max_new_tokens=20, uniforms=uniforms(3, 8, 20))
     assert usual.lengths.unique().numel() > 2
-    monkeypatch.setattr(sampling, "RETIRE_FRAC", retire_frac)
+    monkeypatch.setattr(decoding, "EAGER_PACE", Pace(retire_frac=retire_frac))
     other = sample(policy, *encoded, max_new_tokens=20, uniforms=uniforms(3, 8, 20))
     assert texts(other) == texts(usual)
     assert torch.equal(other.finished, usual.finished)

@@ -15,6 +15,7 @@ def test_every_path_lies_in_the_folder_of_the_run():
         "state.json": folder.state_json,
         "metrics.jsonl": folder.metrics,
         "completions.jsonl": folder.completions,
+        "validations.jsonl": folder.validations,
         "eval/geometry.jsonl": folder.evaluation("geometry"),
         "checkpoint": folder.checkpoint,
         "weights": folder.weights,

@@ -16,7 +16,8 @@ def _train(recorder, steps):
         recorder.metrics(step, {"train/loss": 1 / (step + 1), "rollout/length": 12})
         recorder.completions(step, [{"id": f"counting/train/{step}", "completion": "a"}] * 2)
         if step % 2:
-            recorder.validation(step, "counting", {"accuracy": 0.5, "format": 1.0})
+            answer = {"id": "counting/validation/0", "completion": "a"}
+            recorder.validation(step, "counting", {"accuracy": 0.5, "format": 1.0}, [answer])
 
 
 def test_start_writes_run_and_state(recorder, folder, job):
@@ -49,6 +50,8 @@ def test_rows_carry_their_step(recorder, folder):
     ]
     assert [row["step"] for row in read_jsonl(folder.completions)] == [0, 0, 1, 1]
     assert read_jsonl(folder.completions)[0] == {"step": 0, "id": "counting/train/0", "completion": "a"}
+    answer = {"step": 1, "target": "counting", "id": "counting/validation/0", "completion": "a"}
+    assert read_jsonl(folder.validations) == [answer]
 
 
 def test_a_number_that_is_none_is_kept_as_null(recorder, folder):
@@ -72,6 +75,7 @@ def test_resumed_files_equal_those_of_a_run_left_alone(recorder, folder, job, tm
 
     assert folder.metrics.read_bytes() == whole.metrics.read_bytes()
     assert folder.completions.read_bytes() == whole.completions.read_bytes()
+    assert folder.validations.read_bytes() == whole.validations.read_bytes()
 
 
 def test_a_generation_lasts_as_long_as_attempts_go_on_from_checkpoints(recorder, folder, job):

@@ -77,6 +77,14 @@ def test_complete_means_every_target_with_enough_examples(folder):
     assert not is_complete(folder, ["counting", "relations"], Evaluation(num_examples=1))
 
 
+def test_all_examples_of_a_small_split_are_enough(folder):
+    write_json(folder.summary, {"evaluations": {"clevr": {"num_examples": 200, "split_size": 200}}})
+    assert is_complete(folder, ["clevr"], Evaluation(num_examples=754))
+    write_json(folder.summary, {"evaluations": {"clevr": {"num_examples": 100, "split_size": 200}}})
+    assert is_complete(folder, ["clevr"], Evaluation(num_examples=100))
+    assert not is_complete(folder, ["clevr"], Evaluation(num_examples=754))
+
+
 def test_a_lost_worker_is_marked_failed_where_it_was(folder):
     write_state(folder, RunState(status="running", phase="train", step=4, attempts=1))
     mark_failed(folder, "killed by signal 9", detail="last line")

@@ -12,7 +12,7 @@ from harness.record.folder import RunFolder
 from harness.spec.run import RunSpec
 from harness.spec.sweep import Sweep, load_sweep
 
-PROTOCOLS = {"counting": "r1v_counting", "geometry": "r1v_geoqa"}
+PROTOCOLS = {"counting": "r1v_counting", "geometry": "r1v_geoqa", "clevr": "r1v_counting", "geoqa": "r1v_geoqa"}
 
 WriteRun = Callable[[RunSpec, Mapping[str, Sequence[int]]], str]
 MakeSweep = Callable[..., Sweep]
@@ -65,12 +65,12 @@ def write_run(results: Path) -> WriteRun:
 def make_sweep(tmp_path: Path) -> MakeSweep:
     """Loads a sweep named `small` with these axes, as YAML flow values, on both tasks and four test examples."""
 
-    def make(blocks: str = "[]", **axes: str) -> Sweep:
+    def make(blocks: str = "[]", targets: Sequence[str] = ("counting", "geometry"), **axes: str) -> Sweep:
         lines = ["name: small", "description: Four examples.", "axes:"]
         lines += [f"  {key}: {value}" for key, value in axes.items()]
         if blocks != "[]":
             lines.append(f"blocks: {blocks}")
-        lines += ["targets: [counting, geometry]", "evaluation: {num_examples: 4}"]
+        lines += [f"targets: [{', '.join(targets)}]", "evaluation: {num_examples: 4}"]
         path = tmp_path / "small.yaml"
         path.write_text("\n".join(lines) + "\n")
         return load_sweep(path)

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from harness.errors import DataError
+from harness.cli import app
+from harness.errors import DataError, UserError
 from harness.record.atomic import write_json
 from harness.record.folder import RunFolder
 from harness.report.claims import judge_claims
 from harness.report.export import export_sweep, restore
+from harness.report.refresh import refresh_export
 from harness.report.render import render_tables
 from harness.report.render_claims import render_claims
 from harness.report.tables import build_tables
@@ -69,6 +73,20 @@ def test_an_export_says_where_it_comes_from(exported: Path) -> None:
     assert (exported / "figures" / "same_task.png").is_file()
 
 
+def test_an_export_of_restored_runs_says_so(exported: Path, tmp_path: Path) -> None:
+    restore(exported, tmp_path / "again")
+    export_sweep(tmp_path / "again", load_sweep(tmp_path / "small.yaml"), tmp_path / "second")
+    first, second = (json.loads((tmp_path / name / "about.json").read_text()) for name in ("out", "second"))
+    assert "restored_from" not in first and second.pop("restored_from") == ["small"]
+    assert (first.pop("command").split()[:2], second.pop("command").split()[:2]) == (
+        ["harness", "run"],
+        ["harness", "export"],
+    )
+    assert first == second
+    for name in ("sweep.json", "runs.jsonl", "verdicts.csv", "tables.md", "claims.md"):
+        assert (tmp_path / "second" / name).read_bytes() == (exported / name).read_bytes()
+
+
 def test_half_an_export_is_refused(exported: Path, tmp_path: Path) -> None:
     (exported / "verdicts.csv").unlink()
     with pytest.raises(DataError, match="is not the folder of an export"):
@@ -76,11 +94,44 @@ def test_half_an_export_is_refused(exported: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", EXPORTS, ids=lambda folder: folder.name)
-def test_a_committed_table_can_be_computed_from_its_committed_verdicts(folder: Path, tmp_path: Path) -> None:
-    restore(folder, tmp_path)
-    committed = (folder / "tables.json").read_text()
+def test_committed_answers_can_be_computed_from_their_committed_verdicts(folder: Path, tmp_path: Path) -> None:
     name = json.loads((folder / "sweep.json").read_text())["name"]
-    assert render_tables(build_tables(tmp_path, name), "json") + "\n" == committed
-    if (folder / "claims.json").exists():
-        answers = judge_claims(tmp_path, load_sweep(SWEEPS / f"{name}.yaml"))
-        assert render_claims(answers, "json") + "\n" == (folder / "claims.json").read_text()
+    files = refresh_export(folder, load_sweep(SWEEPS / f"{name}.yaml"), tmp_path)
+    written = {file.relative_to(tmp_path) for file in files}
+    answers = {path.relative_to(folder) for end in ("tables.*", "claims.*") for path in folder.glob(end)}
+    assert answers and answers <= written
+    # A picture's bytes depend on the fonts and libraries of a machine, its numbers do not.
+    for file in sorted(written):
+        if file.suffix != ".png":
+            assert (tmp_path / file).read_text() == (folder / file).read_text(), file
+
+
+def test_an_export_is_computed_again_in_place(exported: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+    for name in ("tables.json", "tables.md", "claims.md"):
+        (exported / name).write_text("lost")
+    (exported / "figures" / "same_task.csv").write_text("lost")
+    arguments = ["export", str(tmp_path / "small.yaml"), "--from", str(exported)]
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    assert {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()} == before
+
+
+def test_an_export_of_another_sweep_is_refused(exported: Path, make_sweep) -> None:
+    with pytest.raises(UserError, match="is an export of 'small', not of 'other'"):
+        refresh_export(exported, dataclasses.replace(make_sweep(method="[base]"), name="other"))
+
+
+def test_export_needs_a_folder(exported: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "small.yaml")], catch_exceptions=False)
+    assert done.exit_code == 2 and "export needs --out DIR to write to, or --from DIR" in done.stderr
+
+
+def test_the_paper_in_miniature_holds_the_runs_of_its_ablations() -> None:
+    lines = {folder.name: (folder / "runs.jsonl").read_text().splitlines() for folder in EXPORTS}
+    whole = {json.loads(line)["run_id"]: json.loads(line) for line in lines["paper_mini"]}
+    about = json.loads((REFERENCE / "cpu" / "paper_mini" / "about.json").read_text())
+    sources = ("ablation_alpha", "ablation_beta", "ablation_schedule", "paper_mini")
+    assert tuple(about["restored_from"]) == sources
+    assert about["num_runs"] == about["num_completed"] == len(whole) == len(load_sweep(SWEEPS / "paper_mini.yaml").runs)
+    for name in sources:
+        assert all(whole[run["run_id"]] == run for run in map(json.loads, lines[name]))

@@ -24,7 +24,6 @@ from harness.record.sweep_record import write_sweep_record
 from harness.report.collect import asked_by
 from harness.report.figures.ablated import ablations, base_run, file_stem
 from harness.report.figures.ablation import ablation_figures
-from harness.report.figures.ablation_numbers import Published
 from harness.report.figures.by_format import share_among
 from harness.report.figures.data import read_sweep_data
 from harness.report.figures.drawn import Drawn
@@ -175,18 +174,6 @@ def test_two_seeds_are_points_without_intervals(results: Path, train: Train, mak
         assert figures[name].figure.findobj(lambda artist: "FillBetween" in type(artist).__name__) == []
     assert "none below 3 seeds" in footnote(figures["ablation_format_weight"].figure)
     assert set(figures["cross_task"].numbers["quantity"]) == {"accuracy"}
-
-
-def test_published_values_stand_apart(results: Path, weights: Sweep) -> None:
-    paper = Published("a paper", {0.0: 0.2, 0.5: 0.9, 1.0: 0.3024}, method="grpo", source="counting")
-    one = drawn(results, weights, published={"format_weight": paper})["ablation_format_weight"]
-    printed = one.numbers[one.numbers["quantity"] == "published: a paper"]
-    assert dict(zip(printed["value"], printed["mean"], strict=True)) == {"0": 20.0, "1": pytest.approx(30.24)}
-    assert printed[["num_seeds", "run_ids", "ci_low"]].isna().all(axis=None)
-    assert any(axes.get_ylabel() == "published accuracy, %\n(a paper)" for axes in one.figure.axes)
-    elsewhere = Published("a paper", {0.0: 0.2}, source="geometry")
-    numbers = drawn(results, weights, published={"format_weight": elsewhere})["ablation_format_weight"].numbers
-    assert not numbers["quantity"].str.startswith("published").any()
 
 
 def asked_of(make_sweep, blocks: str = "[]", **axes: str):
@@ -394,6 +381,7 @@ def crowded(train: Train, make_sweep) -> Sweep:
 
 
 NAMES = {"ablation_lr", "ablation_schedule", "ablation_explore_frac", "curves", "same_task", "cross_task", "schedules"}
+NAMES |= {"accuracy_kl"}
 
 
 @pytest.mark.slow
@@ -450,9 +438,9 @@ def test_files_are_images_with_their_numbers_and_equal_to_the_byte(
     first = write_figures(results, weights, tmp_path / "first", formats=("png", "svg", "pdf"))
     second = write_figures(results, weights, tmp_path / "second", formats=("png", "svg", "pdf"))
     assert {path.stem for path in first.files} == {
-        *("ablation_format_weight", "curves", "same_task", "cross_task", "schedules")
+        *("ablation_format_weight", "curves", "same_task", "cross_task", "schedules", "accuracy_kl")
     }
-    assert len(first.files) == 4 * 5
+    assert len(first.files) == 4 * 6
     for one, other in zip(first.files, second.files, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
     for path in first.files:
@@ -499,7 +487,7 @@ def test_the_verb_writes_beside_the_results_and_names_what_is_missing(results: P
         done = CliRunner().invoke(app, ["figures", sweep, "--results", str(results)], catch_exceptions=False)
         assert done.exit_code == 3
         folder = results / "figures" / "small"
-        assert [Path(line).parent for line in done.stdout.splitlines()] == [folder] * 10
+        assert [Path(line).parent for line in done.stdout.splitlines()] == [folder] * 12
         assert all(Path(line).is_file() for line in done.stdout.splitlines())
         assert done.stderr.startswith("1 run missing: grpo-counting-s1-")
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from harness.report.stats import (
+    bootstrap_of_sum,
+    draw_counts,
     holm,
     interval_rng,
     iqm,
@@ -162,6 +164,35 @@ def test_probability_of_improvement_by_hand() -> None:
     assert probability_of_improvement([1, 1], [1]) == 0.5
     with pytest.raises(ValueError, match="each side"):
         probability_of_improvement([], [1])
+
+
+def test_a_sum_over_targets_equals_a_slow_one() -> None:
+    draw = np.random.default_rng(5)
+    parts = [draw.integers(0, 2, (4, 6)) * 0.25, draw.integers(0, 2, (4, 3)) * 0.75]
+    found = bootstrap_of_sum([list(part) for part in parts], np.random.default_rng(1), num_resamples=200)
+    rng = np.random.default_rng(1)
+    seeds, *examples = (draw_counts(rng, 200, size) for size in (4, 6, 3))
+    sums = [
+        sum(
+            seeds[r, s] * drawn[r, e] * part[s, e] / part.size
+            for part, drawn in zip(parts, examples, strict=True)
+            for s in range(4)
+            for e in range(part.shape[1])
+        )
+        for r in range(200)
+    ]
+    assert found.mean == pytest.approx(parts[0].mean() + parts[1].mean())
+    assert (found.low, found.high) == pytest.approx(np.quantile(sums, [0.025, 0.975]))
+
+
+def test_a_sum_of_one_target_is_its_own_mean() -> None:
+    vectors = [[1, 0, 0, 1], [1, 1, 0, 1], [0, 0, 0, 1]]
+    for over_seeds in (True, False):
+        rngs = (np.random.default_rng(3) for _ in range(2))
+        alone = two_level_bootstrap(vectors, next(rngs), over_seeds=over_seeds)
+        assert bootstrap_of_sum([vectors], next(rngs), over_seeds=over_seeds) == alone
+    with pytest.raises(ValueError, match=r"every target needs the same seeds, not \[3, 2\] of them"):
+        bootstrap_of_sum([vectors, vectors[:2]], np.random.default_rng(0))
 
 
 def test_holm_by_hand() -> None:

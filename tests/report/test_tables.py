@@ -11,18 +11,24 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
+from harness.report.flat import tables_frame
+from harness.report.grids import grids
 from harness.report.render import FORMATS, render_tables
-from harness.report.tables import TableRow, build_tables, improvement_over, missing_run_ids
+from harness.report.tables import TableRow, build_tables, missing_run_ids
 from harness.spec.run import RunSpec
 
 KEYS = {
     *("table", "method", "source", "target", "settings", "mean", "ci_low", "ci_high"),
-    *("num_seeds", "num_examples", "split", "run_ids"),
+    *("num_seeds", "num_examples", "split", "run_ids", "seeds", "is_best", "improvements", "by_format"),
 }
 
 
 def spec(method: str, source: str | None = None, seed: int = 0, **settings: object) -> RunSpec:
     return RunSpec.model_validate({"method": {"type": method, **settings}, "source": source, "seed": seed})
+
+
+def improvement_over(row: TableRow, baseline: str) -> float | None:
+    return row.improvements[baseline].mean if baseline in row.improvements else None
 
 
 def row_of(rows: list[TableRow], table: str, method: str, source: str | None, target: str) -> TableRow:
@@ -86,7 +92,7 @@ def test_missing_runs_are_a_dash_with_their_number(rows: list[TableRow]) -> None
     assert len(row.missing_run_ids) == 3
     assert len(missing_run_ids(rows)) == 6 + 2
     line = next(line for line in render_tables(rows).splitlines() if line.startswith("grpo "))
-    assert line.split() == ["grpo", "-", "0/3", "-", "-", "-", "0/3", "-", "-"]
+    assert line.split() == ["grpo", "-", "0/3", "-", "0/3"]
 
 
 def test_the_same_folders_give_the_same_rows(rows: list[TableRow], results: Path, tmp_path: Path) -> None:
@@ -95,12 +101,81 @@ def test_the_same_folders_give_the_same_rows(rows: list[TableRow], results: Path
 
 def test_improvements_compare_the_same_source_and_target(rows: list[TableRow]) -> None:
     row = row_of(rows, "same_task", "grpo_d", "counting", "counting")
-    assert improvement_over(row, "sft", rows) == pytest.approx((7 / 12 - 1 / 2) / (1 / 2))
-    assert improvement_over(row, "grpo", rows) is None
-    assert improvement_over(row, "grpo_d", rows) is None
-    assert improvement_over(row_of(rows, "same_task", "base", None, "counting"), "sft", rows) is None
+    assert improvement_over(row, "sft") == pytest.approx((7 / 12 - 1 / 2) / (1 / 2))
+    assert improvement_over(row, "grpo") is None
+    assert improvement_over(row, "grpo_d") is None
+    assert improvement_over(row_of(rows, "same_task", "base", None, "counting"), "sft") is None
     same = row_of(rows, "same_task", "grpo_d", "geometry", "geometry")
-    assert improvement_over(same, "sft", rows) == pytest.approx(3.0)
+    assert improvement_over(same, "sft") == pytest.approx(3.0)
+    assert improvement_over(row, "base") == pytest.approx((7 / 12 - 1 / 4) / (1 / 4))
+
+
+def test_an_improvement_has_an_interval_where_both_sides_have_three_seeds(rows: list[TableRow]) -> None:
+    row = row_of(rows, "cross_task", "grpo_d", "counting", "geometry")
+    assert row.improvements["sft"] == (0.0, None, None)  # two seeds of sft
+    assert row.improvements["base"] == (None, None, None)  # base is at 0
+    assert row.improvements["grpo"] == (None, None, None)  # no run
+
+
+def test_improvements_are_paired_by_seed(results: Path, write_run, make_sweep) -> None:
+    verdicts = ([1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0])
+    for seed, correct in enumerate(verdicts):
+        twice = [1, *correct[:-1]]
+        write_run(spec("sft", "counting", seed), {"counting": correct, "geometry": [1, 1, 1, 1]})
+        write_run(spec("grpo", "counting", seed), {"counting": twice, "geometry": [1, 1, 1, 1]})
+    rows = build_tables(results, make_sweep(method="[sft, grpo]", source="[counting]", seed="[0, 1, 2]"))
+    # Every seed and example is the same on both sides, so no resample tells them apart.
+    assert row_of(rows, "cross_task", "grpo", "counting", "geometry").improvements["sft"] == (0.0, 0.0, 0.0)
+    gain = row_of(rows, "same_task", "grpo", "counting", "counting").improvements["sft"]
+    assert gain.mean == pytest.approx(0.5) and gain.low is None  # a resample of sft is at 0
+
+
+def test_the_best_is_marked_where_it_is_beyond_chance(results: Path, write_run, make_sweep) -> None:
+    hits = {"sft": 2, "grpo": 4, "grpo_d": 20}
+    for method, count in hits.items():
+        for seed in range(3):
+            correct = [int(at < count) for at in range(24)]
+            write_run(spec(method, "counting", seed), {"counting": correct, "geometry": correct})
+    sweep = make_sweep(method="[sft, grpo, grpo_d]", source="[counting]", seed="[0, 1, 2]")
+    sweep = dataclasses.replace(sweep, evaluation=sweep.evaluation.model_copy(update={"num_examples": 24}))
+    rows = build_tables(results, sweep)
+    assert [row.method for row in rows if row.is_best] == ["grpo_d", "grpo_d"]
+    line = next(line for line in render_tables(rows).splitlines() if line.startswith("grpo_d"))
+    assert line.split()[1:6] == ["83.3", *line.split()[2:4], "*", "3"]
+    assert "| **83.3 [" in render_tables(rows, "markdown")
+    assert r"\textbf{83.3 [" in render_tables(rows, "latex")
+    assert "Marked as the best" in render_tables(rows)
+    # Of two seeds nothing is beyond chance.
+    few = make_sweep(method="[sft, grpo, grpo_d]", source="[counting]", seed="[0, 1]")
+    few = dataclasses.replace(few, evaluation=sweep.evaluation)
+    assert not any(row.is_best for row in build_tables(results, few))
+
+
+def test_accuracy_by_format_by_hand(rows: list[TableRow]) -> None:
+    # The first two completions of each run are in the right format.
+    by_format = row_of(rows, "same_task", "grpo_d", "counting", "counting").by_format
+    assert by_format is not None and by_format.in_format == 0.5
+    assert (by_format.accuracy_in_format.num_hits, by_format.accuracy_in_format.num_of) == (5, 6)
+    assert by_format.accuracy_otherwise.share == pytest.approx(2 / 6)
+    lines = render_tables(rows).split("Same task: accuracy by format")[1].splitlines()
+    grpo_d = next(line for line in lines if line.startswith("grpo_d")).split()
+    assert (grpo_d[1], grpo_d[2]) == ("50.0", "83.3")
+
+
+def test_more_than_two_tasks_make_a_matrix(results: Path, write_run, make_sweep) -> None:
+    tasks = ("counting", "geometry", "clevr")
+    verdicts = {task: [1, 0, 0, 0] for task in tasks}
+    write_run(spec("base"), verdicts)
+    for source in tasks:
+        write_run(spec("sft", source), verdicts | {source: [1, 1, 1, 0]})
+    sweep = make_sweep(method="[base, sft]", source="[counting, geometry, clevr]", seed="[0]", targets=tasks)
+    matrix, gains, *_ = grids(build_tables(results, sweep))
+    assert matrix.stub_heads == ["method", "trained on"] and matrix.pairs == list(tasks)
+    assert matrix.stubs == [["base", ""], *(["sft", source] for source in tasks)]
+    accuracies = [[cell[0] for cell in line] for line in matrix.cells]
+    assert [text.split()[0] for text in accuracies[0]] == ["25.0"] * 3
+    assert accuracies[1:] == [["75.0" if one == other else "25.0" for other in tasks] for one in tasks]
+    assert gains.stubs == matrix.stubs[1:] and gains.cells[0] == [["+200.0 %"], ["+0.0 %"], ["+0.0 %"]]
 
 
 def test_settings_that_vary_within_a_method_have_their_own_rows(results: Path, write_run, make_sweep) -> None:
@@ -122,13 +197,14 @@ def test_settings_that_vary_within_a_method_have_their_own_rows(results: Path, w
     ]
     # Two rows of grpo: none of them is "the" baseline of the other methods, and each is compared with the one sft.
     by_mean = {r.mean: r for r in rows if r.table == "same_task" and r.method == "grpo"}
-    assert improvement_over(by_mean[0.75], "sft", rows) == 2.0
-    assert improvement_over(by_mean[0.75], "grpo", rows) is None
+    assert improvement_over(by_mean[0.75], "sft") == 2.0
+    assert improvement_over(by_mean[0.75], "grpo") is None
     lines = render_tables(rows).splitlines()
     assert "vs grpo" not in "".join(lines)
+    gains = lines[lines.index("Same task: relative improvement") :]
     assert next(line for line in lines if line.startswith("method")).split()[:4] == ["method", "beta", "accuracy", "n"]
-    line = next(line for line in lines if line.startswith("grpo    0.01"))
-    assert line.split()[2:] == ["75.0", "1", "+200.0", "%"]
+    assert next(line for line in lines if line.startswith("grpo    0.01")).split()[2:] == ["75.0", "1"]
+    assert next(line for line in gains if line.startswith("grpo    0.01")).split()[2:] == ["-", "+200.0", "%"]
 
 
 def test_baselines_with_the_same_setting_are_compared(results: Path, write_run, make_sweep) -> None:
@@ -137,7 +213,7 @@ def test_baselines_with_the_same_setting_are_compared(results: Path, write_run, 
         write_run(spec("grpo_d", "counting", format_weight=weight), {"counting": grpo_d, "geometry": grpo})
     sweep = make_sweep(method="[grpo, grpo_d]", source="[counting]", seed="[0]", format_weight="[0.0, 1.0]")
     rows = build_tables(results, sweep)
-    gains = [improvement_over(row, "grpo", rows) for row in rows if row.method == "grpo_d" and row.table == "same_task"]
+    gains = [improvement_over(row, "grpo") for row in rows if row.method == "grpo_d" and row.table == "same_task"]
     assert gains == [1.0, 0.5]
 
 
@@ -160,6 +236,16 @@ def test_csv_parses_back(rows: list[TableRow]) -> None:
         assert json.loads(record["settings"]) == row.settings
 
 
+def test_a_frame_holds_what_csv_does(rows: list[TableRow], results: Path, tmp_path: Path) -> None:
+    frame = tables_frame(results, tmp_path / "small.yaml")
+    records = list(csv.DictReader(io.StringIO(render_tables(rows, "csv"))))
+    assert list(frame.columns) == list(records[0])
+    assert frame["source"].tolist()[:3] == [None, None, "counting"]
+    row = frame[(frame["method"] == "grpo_d") & (frame["source"] == "geometry") & (frame["table"] == "same_task")]
+    assert row["mean"].item() == 1.0 and row["improvement_over_sft"].item() == pytest.approx(3.0)
+    assert row["accuracy_in_format"].item() == 1.0 and frame["accuracy_in_format_low"].dtype == float
+
+
 def test_text_is_readable_and_nothing_is_cut_off(rows: list[TableRow]) -> None:
     text = render_tables(rows)
     lines = text.splitlines()
@@ -170,7 +256,7 @@ def test_text_is_readable_and_nothing_is_cut_off(rows: list[TableRow]) -> None:
     assert lines[at + 2].split("  ")[-1].strip() == "geometry -> geometry"
     grpo_d = next(line for line in lines if line.startswith("grpo_d"))
     assert grpo_d.split()[1] == "58.3"
-    assert "+16.7 %" in grpo_d
+    assert any("+16.7 %" in line for line in lines if line.startswith("grpo_d"))
     assert "first 4 test examples" in " ".join(text.split())
     assert "r1v_counting for counting, r1v_geoqa for geometry" in text
 
@@ -178,13 +264,16 @@ def test_text_is_readable_and_nothing_is_cut_off(rows: list[TableRow]) -> None:
 def test_pairs_that_do_not_fit_go_below_each_other(rows: list[TableRow]) -> None:
     narrow = render_tables(rows, width=60)
     assert max(map(len, narrow.splitlines())) <= 60
-    assert narrow.count("method ") == 4
+    wide, narrow = (render_tables(rows, width=n).split("Same task: relative improvement")[0] for n in (60, 50))
+    # Two tables of two pairs each; at 50 only one of two fits.
+    assert (wide.count("method "), narrow.count("method ")) == (2, 4)
 
 
 def test_markdown_lines_have_the_same_number_of_cells(rows: list[TableRow]) -> None:
     lines = [line for line in render_tables(rows, "markdown").splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in lines} == {1 + 1 + 2 * 4}
-    assert len(lines) == 2 * (2 + 4)
+    # Accuracies with n; improvements over three baselines, without base; three shares by format, without grpo.
+    widths = [line.count("|") for line in lines]
+    assert widths == [1 + 1 + 2 * 2] * 2 * (2 + 4) + [1 + 1 + 2 * 3] * (2 * (2 + 3) + 2 * (2 + 3))
 
 
 def test_latex_escapes_what_latex_reads(rows: list[TableRow]) -> None:
@@ -192,9 +281,9 @@ def test_latex_escapes_what_latex_reads(rows: list[TableRow]) -> None:
     assert r"grpo\_d" in latex
     assert "_d" not in latex.replace(r"\_d", "")
     assert r"$+$16.7 \%" in latex
-    assert latex.count(r"\begin{tabular}{lrrrrrrrr}") == 2
+    assert [latex.count(rf"\begin{{tabular}}{{l{'r' * num}}}") for num in (4, 6)] == [2, 4]
     body = [line for line in latex.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {line.count("&") for line in body} == {8}
+    assert {line.count("&") for line in body} == {4, 6}
 
 
 def test_a_sweep_of_base_alone_has_one_table(results: Path, write_run, make_sweep) -> None:

@@ -80,17 +80,28 @@ def test_every_setting_of_the_method_changes_the_id() -> None:
         {"num_train": 101},
         {"seed": 1},
         {"precision": "bf16"},
+        {"max_pixels": 401408},
+        {"vision": "frozen"},
+        {"lora_rank": 8},
+        {"lora_rank": 8, "lora_alpha": 8.0},
     ],
 )
 def test_every_other_field_of_the_run_changes_the_id(change: dict[str, Any]) -> None:
     assert run_id(**change) != run_id()
 
 
+def test_fields_that_came_later_leave_the_ids_of_before_at_their_defaults() -> None:
+    assert run_id(max_pixels=None, vision="trained", lora_rank=0, lora_alpha=16.0) == run_id()
+    assert run_id(lora_rank=8, lora_alpha=32.0) == run_id(lora_rank=8) != run_id(lora_rank=8, lora_alpha=16.0)
+    base = run_id(method="base")
+    assert run_id(method="base", vision="frozen", lora_rank=8) == base != run_id(method="base", max_pixels=401408)
+
+
 def test_where_and_how_a_run_is_looked_at_is_no_part_of_it() -> None:
     spec = RunSpec.model_validate(GRPO)
     jobs = [
         Job(spec=spec, targets=("counting",)),
-        Job(spec=spec, targets=("counting", "geometry"), evaluation=Evaluation(num_examples=5), micro_batch_size=1),
+        Job(spec=spec, targets=("counting", "geometry"), evaluation=Evaluation(num_examples=5), num_threads=1),
     ]
     assert {job.spec.run_id for job in jobs} == {run_id()}
     assert not RunSpec.model_fields.keys() & (Job.model_fields.keys() - {"spec"})

@@ -214,6 +214,21 @@ def test_set_reaches_targets_evaluation_and_name(tmp_path: Path) -> None:
     assert load(tmp_path, GRID, "targets=counting").targets == ("counting",)
 
 
+def test_execution_reaches_the_sweep_and_changes_no_run(tmp_path: Path) -> None:
+    plain = load(tmp_path, GRID)
+    given = load(tmp_path, GRID + "execution: {gradient_checkpointing: true, reference: offload}\n")
+    assert (given.execution.gradient_checkpointing, given.execution.reference) == (True, "offload")
+    assert load(tmp_path, GRID, "execution.micro_batch_tokens=512").execution.micro_batch_tokens == 512
+    assert given.runs.keys() == plain.runs.keys()
+
+
+def test_adapters_multiply_runs_only_where_they_are(tmp_path: Path) -> None:
+    axes = "axes: {method: [base, sft], source: [counting], seed: [0], lora_rank: [0, 4], lora_alpha: [8, 16]}"
+    sweep = load(tmp_path, axes + "\n")
+    ranks = sorted((run.spec.method.type, run.spec.lora_rank, run.spec.lora_alpha) for run in sweep.runs.values())
+    assert ranks == [("base", 0, 32.0), ("sft", 0, 32.0), ("sft", 4, 8.0), ("sft", 4, 16.0)]
+
+
 def test_targets_and_evaluation_change_no_run(tmp_path: Path) -> None:
     ids = load(tmp_path, GRID).runs.keys()
     assert load(tmp_path, GRID, "targets=[relations]", "evaluation.every=5").runs.keys() == ids
@@ -257,6 +272,16 @@ AXES = "axes: {method: [sft, grpo], source: [counting]}\n"
             "test.yaml:6: evaluation.every must be greater than or equal to 0, not -1",
         ),
         (AXES + "evaluation: 5\n", "test.yaml:5: evaluation must be a mapping"),
+        (
+            AXES + "evaluation:\n  num_examples: 2000000\n",
+            "test.yaml:6: evaluation.num_examples must be less than or equal to 1000000, not 2000000",
+        ),
+        (AXES + "evaluation:\n  every: true\n", "test.yaml:6: evaluation.every must not be true"),
+        (
+            AXES + "execution:\n  sharding: fspd\n",
+            "test.yaml:6: execution.sharding must be 'none' or 'fsdp', not 'fspd': did you mean 'fsdp'?",
+        ),
+        (AXES + "execution:\n  devices: 0\n", "test.yaml:6: execution.devices must be greater than or equal to 1"),
         (AXES + "description: [a]\n", "test.yaml:5: description must be text"),
         (AXES + "name: again\n", "test.yaml:5: 'name' is repeated; it stands in line 1 too"),
         (AXES + "description: a: b\n", "test.yaml:5: not YAML: mapping values are not allowed here"),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from harness.errors import Interrupted
 from harness.policy import load_policy
+from harness.policy.learning import choose_learning
 from harness.spec import RunSpec
 from harness.spec.names import METHODS, resolve
 from harness.tasks.base import load_task
@@ -40,7 +41,9 @@ def make_loop(policy_folder: Path, tmp_path: Path) -> Callable[..., Loop]:
         seed: int = 0,
         num_train: int = 10,
         checkpoint_every: int = 0,
-        micro_batch_size: int | None = None,
+        micro_batch_tokens: int | None = None,
+        vision: str = "trained",
+        lora_rank: int = 0,
         **settings: Any,
     ) -> Loop:
         spec = RunSpec(
@@ -49,8 +52,11 @@ def make_loop(policy_folder: Path, tmp_path: Path) -> Callable[..., Loop]:
             source="counting",
             num_train=num_train,
             seed=seed,
+            vision=vision,
+            lora_rank=lora_rank,
         )
         policy, processes = load_policy(spec.model), Processes("cpu")
+        choose_learning(policy, vision=vision == "trained", lora_rank=lora_rank, seed=seed)
         trainer = resolve(METHODS, "method", method)(spec, policy, load_task("counting"), processes)
         return Loop(
             trainer,
@@ -59,7 +65,7 @@ def make_loop(policy_folder: Path, tmp_path: Path) -> Callable[..., Loop]:
             processes,
             checkpoints=tmp_path / folder,
             checkpoint_every=checkpoint_every,
-            micro_batch_size=micro_batch_size,
+            micro_batch_tokens=micro_batch_tokens,
         )
 
     return make

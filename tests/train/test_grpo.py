@@ -14,18 +14,19 @@ from harness.tasks.rewards import accuracy_rewards, format_rewards
 from harness.train.advantages import group_advantages
 from harness.train.loop import Loop
 from harness.train.losses import grpo_loss
+from harness.train.memory import TokenBudget
 from harness.train.method import Batch
 
 MakeLoop = Callable[..., Loop]
 WIDE = {"prompts_per_step": 6, "num_train": 12}
 
 
-def gradients(loop: Loop, batch: Batch, rows: Sequence[int], size: int | None = None) -> dict[str, Tensor]:
+def gradients(loop: Loop, batch: Batch, rows: Sequence[int], tokens: int | None = None) -> dict[str, Tensor]:
     """Every parameter's gradient of the step's loss over some of its prompts, as the loop takes it."""
     loop.policy.model.zero_grad()
     batch.rows = rows
     batch.reencode(loop.policy)
-    for part in batch.parts(loop.policy, size):
+    for part in batch.parts(loop.policy, TokenBudget(tokens)):
         loop.method.loss(part, 0)[0].backward()
     batch.images.backward()
     return {
@@ -66,10 +67,10 @@ def test_the_step_is_the_papers_loss_of_the_policy_and_its_start(make_loop: Make
     next(steps)
     trainer: Any = loop.method
     batch = loop.method.collect(1)
-    with torch.no_grad():
+    with torch.no_grad(), trainer.reference.active() as reference:
         policy_log_probs, reference_log_probs = (
             completion_log_probs(each, batch.prompts, each.encode_images(batch.prompts), batch.ids, batch.lengths)
-            for each in (loop.policy, trainer.reference)
+            for each in (loop.policy, reference)
         )
     mask = torch.arange(batch.ids.shape[2]) < batch.lengths[..., None]
     terms = grpo_loss(
@@ -131,11 +132,10 @@ def test_a_step_with_beta_zero_skips_the_reference_of_a_schedule(
     make_loop: MakeLoop, finish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = make_loop("grpo_d", num_steps=2, schedule={"type": "linear", "beta_min": 0.0, "beta_max": 0.2})
-    trainer: Any = loop.method
     forwards: list[bool] = []
 
     def counted(policy: object, *given: Any, **named: Any) -> Tensor:
-        forwards.append(policy is trainer.reference)
+        forwards.append(policy is not loop.policy)
         return completion_log_probs(policy, *given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(grpo_module, "completion_log_probs", counted)
@@ -165,11 +165,11 @@ def test_a_step_without_any_signal_moves_nothing_at_beta_zero(make_loop: MakeLoo
         assert torch.equal(value, before[name]), name
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_parts_of_a_step_have_the_gradient_of_the_whole_with_the_image_towers(make_loop: MakeLoop, size: int) -> None:
+@pytest.mark.parametrize("tokens", [1, 90, 200])
+def test_parts_of_a_step_have_the_gradient_of_the_whole_with_the_image_towers(make_loop: MakeLoop, tokens: int) -> None:
     loop = make_loop("grpo", temperature=0.7, **WIDE)
     batch = loop.method.collect(0)
-    parts = gradients(loop, batch, range(6), size)
+    parts = gradients(loop, batch, range(6), tokens)
 
     loop.policy.model.zero_grad()
     features = loop.policy.encode_images(batch.prompts)
@@ -189,13 +189,13 @@ def test_parts_of_a_step_have_the_gradient_of_the_whole_with_the_image_towers(ma
     assert_near(parts, direct)
 
 
-@pytest.mark.parametrize("micro_batch_size", [1, 2])
+@pytest.mark.parametrize("micro_batch_tokens", [1, 70, 150])
 @pytest.mark.parametrize("settings", [{}, {"updates_per_rollout": 2, "schedule": {"type": "constant", "beta": 0.0}}])
 def test_micro_batches_change_no_metric(
-    make_loop: MakeLoop, finish: Any, micro_batch_size: int, settings: dict[str, Any]
+    make_loop: MakeLoop, finish: Any, micro_batch_tokens: int, settings: dict[str, Any]
 ) -> None:
     whole = finish(make_loop("grpo", num_steps=2, **settings))
-    parts = finish(make_loop("grpo", num_steps=2, micro_batch_size=micro_batch_size, **settings))
+    parts = finish(make_loop("grpo", num_steps=2, micro_batch_tokens=micro_batch_tokens, **settings))
     for one, other in zip(whole, parts, strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
 
@@ -205,8 +205,8 @@ def test_a_second_update_on_a_rollout_leaves_ratio_one(
 ) -> None:
     ratios: list[Tensor] = []
 
-    def watched(log_probs: Tensor, *given: Any, old_log_probs: Tensor, **named: Any) -> Any:
-        ratios.append((log_probs - old_log_probs).detach().exp())
+    def watched(log_probs: Tensor, *given: Any, old_log_probs: Tensor | None, **named: Any) -> Any:
+        ratios.append((log_probs - (log_probs if old_log_probs is None else old_log_probs)).detach().exp())
         return grpo_loss(log_probs, *given, old_log_probs=old_log_probs, **named)
 
     monkeypatch.setattr(grpo_module, "grpo_loss", watched)

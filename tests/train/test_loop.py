@@ -9,6 +9,7 @@ import torch
 from harness.errors import Interrupted, NonFiniteError
 from harness.spec import Sft
 from harness.train.loop import Loop, learning_rate
+from harness.train.memory import TokenBudget
 
 MakeLoop = Callable[..., Loop]
 
@@ -32,16 +33,17 @@ def test_a_step_is_one_adamw_step_on_the_clipped_gradient(make_loop: MakeLoop) -
     loop = make_loop("sft", num_steps=1, max_grad_norm=0.5, lr_schedule="constant", warmup_frac=0.0, weight_decay=0.1)
     twin = make_loop("sft", num_steps=1)
     batch = twin.method.collect(0)
-    for part in batch.parts(twin.policy, None):
+    for part in batch.parts(twin.policy, TokenBudget()):
         twin.method.loss(part, 0)[0].backward()
     batch.images.backward()
-    wanted = torch.optim.AdamW(twin.parameters, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.1, fused=True)
-    norm = torch.nn.utils.clip_grad_norm_(twin.parameters, 0.5)
+    learning = list(twin.policy.model.parameters())
+    wanted = torch.optim.AdamW(learning, lr=1e-3, betas=(0.9, 0.999), weight_decay=0.1, fused=True)
+    norm = torch.nn.utils.clip_grad_norm_(learning, 0.5)
     assert norm > 0.5
     wanted.step()
     (record,) = loop.run()
     assert record.metrics["train/grad_norm"] == float(norm)
-    for got, want in zip(loop.parameters, twin.parameters, strict=True):
+    for got, want in zip(loop.policy.model.parameters(), learning, strict=True):
         assert torch.equal(got, want)
 
 
@@ -105,8 +107,8 @@ def test_a_loss_that_is_not_finite_names_step_and_examples_and_leaves_the_weight
     if method == "sft":
         loop.policy.family.lm_head.register_forward_hook(lambda module, inputs, output: output * torch.nan)
     else:
-        with torch.no_grad():
-            trainer.reference.model.lm_head.weight.fill_(torch.nan)
+        with torch.no_grad(), trainer.reference.active() as reference:
+            reference.model.lm_head.weight.fill_(torch.nan)
     before = weights(loop)
     with pytest.raises(NonFiniteError, match="loss is not finite at step 1; examples: counting/train/") as raised:
         next(taken)

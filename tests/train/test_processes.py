@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import harness
 from harness.errors import ModelError
+from harness.train.checkpoint import FILE
 from harness.train.processes import Processes
 
 SCRIPT = Path(__file__).with_name("train_small.py")
@@ -26,7 +27,15 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def train(model: Path, case: str, out: Path, *, num_processes: int = 1, precision: str = "float32") -> dict[str, Any]:
+def train(
+    model: Path,
+    case: str,
+    out: Path,
+    *,
+    num_processes: int = 1,
+    precision: str = "float32",
+    execution: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     spec = {"model": str(model), "method": CASES[case], "source": "counting", "num_train": 10, "precision": precision}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
     subprocess.run(
@@ -36,6 +45,7 @@ def train(model: Path, case: str, out: Path, *, num_processes: int = 1, precisio
             str(SCRIPT),
             json.dumps(spec),
             str(out),
+            json.dumps(execution or {}),
         ],
         check=True,
         timeout=240,
@@ -63,6 +73,25 @@ def test_two_processes_make_the_steps_of_one(policy_folder: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_sharded_processes_keep_a_share_each(policy_folder: Path, tmp_path: Path) -> None:
+    whole = train(policy_folder, "sft", tmp_path / "whole", num_processes=2)
+    shares = train(
+        policy_folder, "sft", tmp_path / "shares", num_processes=2, execution={"devices": 2, "sharding": "fsdp"}
+    )
+    (every, same), (first, second) = whole["moments"], shares["moments"]
+    assert every == same == first + second
+    assert first == pytest.approx(every / 2, rel=0.05)
+    for alone, shared in zip(whole["metrics"], shares["metrics"], strict=True):
+        assert shared["train/loss"] == pytest.approx(alone["train/loss"], rel=1e-4)
+        assert shared["train/grad_norm"] == pytest.approx(alone["train/grad_norm"], rel=1e-4)
+    # Whole tensors under the same names: either could go on from the other's checkpoint.
+    checkpoints = [load_file(tmp_path / name / "checkpoint" / FILE) for name in ("whole", "shares")]
+    assert checkpoints[0].keys() == checkpoints[1].keys()
+    for name, value in checkpoints[0].items():
+        torch.testing.assert_close(checkpoints[1][name], value, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["grpo", "sft"])
 def test_bf16_makes_nearly_the_same_step(policy_folder: Path, tmp_path: Path, case: str) -> None:
     exact = train(policy_folder, case, tmp_path / "float32")
@@ -75,7 +104,7 @@ def test_bf16_makes_nearly_the_same_step(policy_folder: Path, tmp_path: Path, ca
         assert same["train/loss"] == pytest.approx(first["train/loss"], rel=0.02)
         assert same["train/grad_norm"] == pytest.approx(first["train/grad_norm"], rel=0.1)
     weights = load_file(tmp_path / "bf16" / "weights.safetensors")
-    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
+    assert all(value.dtype == torch.bfloat16 and value.isfinite().all() for value in weights.values())
 
 
 def test_one_process_adds_nothing_up() -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from harness.errors import DataError
 from harness.tasks.base import load_task
 from harness.tasks.rewards import accuracy_rewards, format_rewards
 from harness.train.loop import Loop
@@ -21,6 +23,10 @@ def test_targets() -> None:
     reasoned = target_text(example, "reasoning")
     assert reasoned == f"<think> {example.reasoning} </think> <answer> {example.answer} </answer>"
     assert accuracy_rewards([reasoned], [example.solution]) == format_rewards([reasoned]) == [1.0]
+    unreasoned = replace(example, reasoning="")
+    assert target_text(unreasoned, "answer_only") == example.solution
+    with pytest.raises(DataError, match="counting/train/0: SFT's target 'reasoning' needs a gold chain of thought"):
+        target_text(unreasoned, "reasoning")
 
 
 @pytest.mark.parametrize("target", ["answer_only", "reasoning"])
@@ -45,11 +51,11 @@ def test_the_loss_is_transformers_cross_entropy(make_loop: MakeLoop, target: str
     assert record.batch.num_tokens == sum(map(len, losses))
 
 
-@pytest.mark.parametrize("micro_batch_size", [1, 3])
+@pytest.mark.parametrize("micro_batch_tokens", [1, 150])
 def test_parts_of_a_step_make_the_same_step(
-    make_loop: MakeLoop, finish: Any, weights: Any, micro_batch_size: int
+    make_loop: MakeLoop, finish: Any, weights: Any, micro_batch_tokens: int
 ) -> None:
-    whole, parts = make_loop("sft"), make_loop("sft", micro_batch_size=micro_batch_size)
+    whole, parts = make_loop("sft"), make_loop("sft", micro_batch_tokens=micro_batch_tokens)
     for one, other in zip(finish(whole), finish(parts), strict=True):
         assert one == pytest.approx(other, rel=1e-5)
     split = weights(parts)

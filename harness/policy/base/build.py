@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.policy.base.corpus import Lesson, build_corpus
 from harness.policy.base.recipe import IMAGE_SIZE, Recipe, model_config
 from harness.policy.base.tokenizer import SPECIAL_TOKENS, build_tokenizer
+from harness.policy.families.qwen2_vl import Qwen2VL
 from harness.policy.log_probs import completion_log_probs
 from harness.policy.policy import Policy
 from harness.policy.prompt import PromptBatch
@@ -56,7 +57,9 @@ class LessonBatches:
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
         before, after = turn.split(marker)
-        num_tokens = policy.family.num_image_tokens(GRID)
+        family = policy.family
+        assert isinstance(family, Qwen2VL)
+        num_tokens = family.num_image_tokens(GRID)
         before = before.replace("<|image_pad|>", "<|image_pad|>" * num_tokens)
         backend = policy.tokenizer.backend_tokenizer
         prompts = backend.encode_batch([before + lesson.prompt + after for lesson in lessons], add_special_tokens=False)
@@ -67,7 +70,7 @@ class LessonBatches:
         ]
         # The image stands at the same place in every prompt, so prompts differ in the length of their positions alone.
         longest = max(self.prompts, key=len)
-        self.positions = policy.family.positions(longest.tolist(), [GRID])
+        self.positions = family.positions(longest.tolist(), [GRID])
         processor = policy.image_processor
         self.mean = torch.tensor(processor.image_mean).view(1, 3, 1, 1)
         self.std = torch.tensor(processor.image_std).view(1, 3, 1, 1)

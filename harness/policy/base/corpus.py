@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.spec.names import TASKS
+from harness.spec.names import DRAWN_TASKS
 from harness.tasks.base import Example, load_task
 from harness.tasks.prompts import evaluation_prompt, training_prompt
 
@@ -23,7 +23,7 @@ TAG_FRAC = (0.8, 0.6, 0.05)
 PLAIN_FRAC = 0.15
 """Share of prompts without the instruction about tags; their completions are always free."""
 
-PRETRAIN_TASKS = tuple(TASKS)
+PRETRAIN_TASKS = tuple(DRAWN_TASKS)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def lesson(example: Example, rng: np.random.Generator) -> Lesson:
 def _render(work: tuple[str, int, int, int]) -> tuple[np.ndarray, list[Lesson]]:
     name, start, stop, seed = work
     task = load_task(name)
-    rng = np.random.default_rng([seed, start, list(TASKS).index(name)])
+    rng = np.random.default_rng([seed, start, PRETRAIN_TASKS.index(name)])
     images, lessons = [], []
     for index in range(start, stop):
         example = task.example("pretrain", index)

@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from harness.errors import DataError
 from harness.policy.attention import Attend
+from harness.policy.norm import rms_norm
 from harness.policy.prompt import Grid, Prompt
 
 LayerAttend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -39,8 +41,8 @@ class Block(nn.Module):
         self.layer = layer
         self.head_dim = head_dim
         # Qwen3 normalises queries and keys head by head.
-        self.query_norm: nn.Module = getattr(layer.self_attn, "q_norm", nn.Identity())
-        self.key_norm: nn.Module = getattr(layer.self_attn, "k_norm", nn.Identity())
+        self.query_norm: nn.Module | None = getattr(layer.self_attn, "q_norm", None)
+        self.key_norm: nn.Module | None = getattr(layer.self_attn, "k_norm", None)
 
     def forward(
         self, hidden: Tensor, cos: Tensor, sin: Tensor, attend: LayerAttend, wanted: Wanted | None = None
@@ -48,17 +50,18 @@ class Block(nn.Module):
         """Hidden states [R, L, D] to [R, L, D], or to the [M, D] that are wanted."""
         rows, length, _ = hidden.shape
         attention = self.layer.self_attn
-        normed = self.layer.input_layernorm(hidden)
+        normed = rms_norm(self.layer.input_layernorm, hidden)
         by_head = (rows, length, -1, self.head_dim)
-        queries = self.query_norm(attention.q_proj(normed).view(by_head)).transpose(1, 2)
-        keys = self.key_norm(attention.k_proj(normed).view(by_head)).transpose(1, 2)
-        values = attention.v_proj(normed).view(by_head).transpose(1, 2)
-        attended = attend(rotate(queries, cos, sin), rotate(keys, cos, sin), values)
+        queries, keys = attention.q_proj(normed).view(by_head), attention.k_proj(normed).view(by_head)
+        if self.query_norm is not None:
+            queries, keys = rms_norm(self.query_norm, queries), rms_norm(self.key_norm, keys)
+        queries, keys = rotate(queries.transpose(1, 2), cos, sin), rotate(keys.transpose(1, 2), cos, sin)
+        attended = attend(queries, keys, attention.v_proj(normed).view(by_head).transpose(1, 2))
         attended = attended.transpose(1, 2).reshape(rows, length, -1)
         if wanted is not None:
             attended, hidden = attended[wanted], hidden[wanted]
         hidden = hidden + attention.o_proj(attended)
-        out: Tensor = hidden + self.layer.mlp(self.layer.post_attention_layernorm(hidden))
+        out: Tensor = hidden + self.layer.mlp(rms_norm(self.layer.post_attention_layernorm, hidden))
         return out
 
 
@@ -162,8 +165,20 @@ class Family(ABC):
                 hidden = block(hidden, cos, sin, here, last)
             if index < len(deep):
                 hidden = hidden + torch.zeros_like(hidden).masked_scatter(places, deep[index])
-        normed: Tensor = self.text.norm(hidden)
-        return normed
+        return rms_norm(self.text.norm, hidden)
+
+
+def check_one_image(num_found: int, placeholder: str) -> None:
+    """A question with an image's placeholder in its own text would be read as one with a further image.
+
+    Raises:
+        DataError: The turn has not exactly one placeholder.
+    """
+    if num_found != 1:
+        raise DataError(
+            f"one image and its question hold '{placeholder}' {num_found} times: "
+            "take it out of the question's text, the image is put before it"
+        )
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.policy.attention import scaled_dot_product
-from harness.policy.families.family import Family, rotate
+from harness.policy.families.family import Family, check_one_image, rotate
 from harness.policy.prompt import Grid, Prompt
 
 
@@ -47,8 +47,10 @@ class Qwen2VL(Family):
         chat = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
+        tokens = tokenizer(chat, add_special_tokens=False)["input_ids"]
+        check_one_image(tokens.count(self.image_token_id), tokenizer.convert_ids_to_tokens(self.image_token_id))
         ids: list[int] = []
-        for token in tokenizer(chat, add_special_tokens=False)["input_ids"]:
+        for token in tokens:
             ids += [token] * (self.num_image_tokens(grid) if token == self.image_token_id else 1)
         return Prompt(torch.tensor(ids), self.positions(ids, [grid]), inputs["pixel_values"], grid)
 

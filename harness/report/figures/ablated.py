@@ -62,7 +62,8 @@ def ablations(asked: Asked, specs: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
     A setting that belongs to a value of another one (`explore_frac` to the schedule `othink`) is not held still when
     that one varies: it comes along as part of the value, for no other schedule has it. A cell that is silent on a
-    setting has it all the same, at the value of its spec. GRPO is the constant schedule where GRPO-D has none.
+    setting has it all the same, at the value of its spec. GRPO is the constant schedule where GRPO-D has none. What a
+    sweep calls an ablation is looked at apart from its other cells.
 
     Args:
         asked: The sweep's cells.
@@ -71,11 +72,11 @@ def ablations(asked: Asked, specs: Mapping[str, Mapping[str, Any]]) -> dict[str,
     Returns:
         By the setting's full name, in the order of the sweep. Every ablation has two values or more.
     """
-    by_method: dict[str, list[_Cell]] = {}
+    by_method: dict[tuple[str | None, str], list[_Cell]] = {}
     for cell, settings in _resolved(asked, specs):
-        by_method.setdefault(cell.method, []).append((cell, settings))
+        by_method.setdefault((cell.ablation, cell.method), []).append((cell, settings))
     found: dict[str, list[Ablation]] = {}
-    for cells in by_method.values():
+    for (ablation, _), cells in by_method.items():
         varying = _varying([settings for _, settings in cells])
         keys = [key for key in dict.fromkeys(key for _, settings in cells for key in settings) if key in varying]
         of_method = {key: _of_setting(key, cells, varying) for key in keys}
@@ -84,24 +85,25 @@ def ablations(asked: Asked, specs: Mapping[str, Mapping[str, Any]]) -> dict[str,
             # Values that differ only in what comes along are an ablation of that, where it is one.
             kept = [one for one in made if len({_key(point.value) for point in one.points}) > 1 or not below]
             if kept:
-                found.setdefault(key, []).extend(_with_constant(one, by_method.get("grpo", [])) for one in kept)
+                grpo = by_method.get((ablation, "grpo"), [])
+                found.setdefault(key, []).extend(_with_constant(one, grpo) for one in kept)
     return found
 
 
 def _resolved(asked: Asked, specs: Mapping[str, Mapping[str, Any]]) -> list[_Cell]:
     """The cells that train, with the values of their spec where they are silent on what others of the method say."""
     cells = [(cell, flat_settings(cell)) for cell in asked.cells if cell.source is not None]
-    written: dict[str, dict[str, None]] = {}
+    written: dict[tuple[str | None, str], dict[str, None]] = {}
     # Seeds differ in nothing else, so one that was started speaks for those that were not.
     spec_of: dict[str, Mapping[str, Any]] = {}
     for cell, settings in cells:
-        written.setdefault(cell.method, {}).update(dict.fromkeys(settings))
+        written.setdefault((cell.ablation, cell.method), {}).update(dict.fromkeys(settings))
         if cell.run_id in specs:
             spec_of.setdefault(_key([cell.method, cell.source, settings]), specs[cell.run_id])
     resolved = []
     for cell, settings in cells:
         spec = spec_of.get(_key([cell.method, cell.source, settings]), {})
-        silent = {key: _leaf(spec, key) for key in written[cell.method] if key not in settings}
+        silent = {key: _leaf(spec, key) for key in written[cell.ablation, cell.method] if key not in settings}
         resolved.append((cell, settings | {key: value for key, value in silent.items() if value is not None}))
     return resolved
 

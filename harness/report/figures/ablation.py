@@ -14,13 +14,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from harness.report.figures.ablated import GRPO_LABEL, Ablation, ablations, file_stem
-from harness.report.figures.ablation_numbers import Published, ablation_numbers, complete_points
+from harness.report.figures.ablation_numbers import PUBLISHED, ablation_numbers, complete_points
 from harness.report.figures.data import SweepData, missing_note, seeds_note, short_name, shown_settings
 from harness.report.figures.drawn import Drawn, draw_curve, nothing_here, over_steps, whiskers
+from harness.report.figures.published import draw_mark, mark_label, marks_note
 from harness.report.figures.style import (
     BLACK,
     MARKERS,
-    ORANGE,
     PANEL_WIDTH_IN,
     PURPLE,
     SKY,
@@ -33,13 +33,16 @@ from harness.report.figures.style import (
     value_colors,
 )
 from harness.report.figures.value_axis import ValueAxis, value_axis
+from harness.report.published import KINDS
+
+_LEGEND_WIDTH_IN = PANEL_WIDTH_IN - 0.1
+"""Inches from a panel's right end to the left end of its column."""
 
 MAX_COLUMNS = 4
 """More go to further files."""
 
 _PANELS = ("accuracy", "by_format", "reward", "kl")
 _OVER_STEPS = ("reward", "kl")
-_PUBLISHED = "published, right axis"
 _BY_FORMAT = {
     "right format": (BLACK, "o", "in the right format"),
     "accuracy in the right format": (SKY, "s", "accuracy if so"),
@@ -47,15 +50,12 @@ _BY_FORMAT = {
 }
 
 
-def ablation_figures(
-    data: SweepData, *, window: int, published: Mapping[str, Published] | None = None
-) -> Iterator[Drawn]:
+def ablation_figures(data: SweepData, *, window: int) -> Iterator[Drawn]:
     """The figure of every setting that the sweep varies within a method and has results for.
 
     Args:
         data: The sweep's.
         window: Steps of the running mean of reward and KL.
-        published: By a setting's short name, accuracies printed elsewhere; they get an axis of their own.
     """
     of_setting = ablations(data.asked, data.specs)
     for setting, every in of_setting.items():
@@ -63,8 +63,7 @@ def ablation_figures(
         for start in range(0, len(columns), MAX_COLUMNS):
             part = columns[start : start + MAX_COLUMNS]
             number = f"_{start // MAX_COLUMNS + 1}" if len(columns) > MAX_COLUMNS else ""
-            beside = (published or {}).get(short_name(setting))
-            numbers = ablation_numbers(data, part, window=window, published=beside)
+            numbers = ablation_numbers(data, part, window=window)
             name = f"{file_stem(setting, of_setting)}{number}"
             # Columns without any result are told of once, in the first file.
             untold = [one for one in every if one not in columns] if start == 0 else []
@@ -78,7 +77,7 @@ def _drawn(
     drawn = [panel for panel in _PANELS if (numbers["panel"] == panel).any()]
     scales = [value_axis(complete_points(data, one), is_ordered=one.ordered) for one in columns]
     colors = _colors(data, columns)
-    rows, width = _rows(numbers, columns, scales, list(colors)), _legend_width_in(numbers)
+    rows = _rows(numbers, columns, scales, list(colors))
     figure, grid = panels(rows, len(columns), _note(data, asked, numbers, drawn))
     for at, (ablation, scale) in enumerate(zip(columns, scales, strict=True)):
         fixed = json.dumps(dict(ablation.fixed), sort_keys=True, default=str)
@@ -94,15 +93,15 @@ def _drawn(
             axes, of_panel = below[panel], own[own["panel"] == panel]
             if panel == "accuracy":
                 _draw_accuracy(axes, of_panel, ablation, scale)
-                _legend(below["accuracy_legend"], axes, width)
+                _legend(below["accuracy_legend"], axes)
             elif panel == "by_format":
                 _draw_by_format(axes, of_panel, ablation, scale)
-                _legend(below["by_format_legend"], axes, width)
+                _legend(below["by_format_legend"], axes)
             else:
                 _draw_over_steps(axes, of_panel, panel, colors, window)
         if "values_legend" in below:
             values, title = own[own["panel"].isin(_OVER_STEPS)]["value"], short_name(ablation.setting)
-            _value_legend(below["values_legend"], {v: colors[v] for v in dict.fromkeys(values)}, title, width)
+            _value_legend(below["values_legend"], {v: colors[v] for v in dict.fromkeys(values)}, title)
     first = {row.name: axes[0] for row, axes in zip(rows, grid, strict=True)}
     for panel, letter in zip(drawn, "abcd", strict=False):
         first[panel].set_title(f"({letter})", loc="left", fontweight="bold")
@@ -121,9 +120,10 @@ def _rows(
         "accuracy": [f"{longest}, trained on"] * num_targets * (2 if "base" in quantities else 1),
         "by_format": [label for _, _, label in _BY_FORMAT.values()],
     }
-    if _has_published(numbers):
-        labels["accuracy"].append(_PUBLISHED)
-    width = _legend_width_in(numbers)
+    printed = _printed(numbers)
+    for quantity, target in printed[["quantity", "target"]].drop_duplicates().itertuples(index=False):
+        head, is_derived = _work(quantity)
+        labels["accuracy"].append(mark_label(head, target, is_derived=is_derived))
     deep = max(scale.depth_in for scale in scales)
     heading = 0.3 if any(ablation.fixed for ablation in columns) else 0.15
     rows: list[Row] = []
@@ -132,9 +132,9 @@ def _rows(
         around = 0.55 + (deep if on_values else 0.0) + (heading if panel == drawn[0] else 0.0)
         rows.append(Row(panel, 1.45, around))
         if on_values:
-            rows.append(Row(f"{panel}_legend", legend_height_in(labels[panel], width_in=width), 0.0))
+            rows.append(Row(f"{panel}_legend", legend_height_in(labels[panel], width_in=_LEGEND_WIDTH_IN), 0.0))
     if drawn[-1] in _OVER_STEPS:
-        rows.append(Row("values_legend", legend_height_in(values, width_in=width, has_title=True), 0.0))
+        rows.append(Row("values_legend", legend_height_in(values, width_in=_LEGEND_WIDTH_IN, has_title=True), 0.0))
     return rows
 
 
@@ -163,23 +163,16 @@ def _draw_accuracy(axes: Axes, numbers: pd.DataFrame, ablation: Ablation, scale:
             axes.plot(scale.places(list(base["value"])), base["mean"], label=f"base, {target}", **line)
     axes.set_ylabel("accuracy, %")
     scale.label(axes, short_name(ablation.setting))
-    printed = numbers[numbers["quantity"].str.startswith("published: ")]
-    if not printed.empty:
-        _draw_published(axes, printed, scale)
+    _draw_published(axes, _printed(numbers), ablation, scale)
 
 
-def _draw_published(axes: Axes, printed: pd.DataFrame, scale: ValueAxis) -> None:
-    """On an axis of its own: another model, other examples."""
-    label = printed["quantity"].iloc[0].removeprefix("published: ")
-    look: dict[str, Any] = {"color": ORANGE, "linestyle": "-.", "marker": "D", "markerfacecolor": "white"}
-    if not scale.is_ordered:
-        look["linestyle"] = "none"
-    twin = axes.twinx()
-    twin.spines["right"].set_visible(True)
-    twin.grid(visible=False)
-    twin.plot(scale.places(list(printed["value"])), printed["mean"], **look)
-    twin.set_ylabel(f"published accuracy, %\n({label})")
-    axes.plot([], [], label=_PUBLISHED, **look)
+def _draw_published(axes: Axes, printed: pd.DataFrame, ablation: Ablation, scale: ValueAxis) -> None:
+    """Marks without a line: the values between them were not printed."""
+    for (quantity, target), part in printed.groupby(["quantity", "target"], sort=False):
+        head, is_derived = _work(str(quantity))
+        label = mark_label(head, str(target), is_derived=is_derived)
+        same = target == ablation.source
+        draw_mark(axes, head, scale.places(list(part["value"])), part["mean"], is_filled=same, label=label)
 
 
 def _draw_by_format(axes: Axes, numbers: pd.DataFrame, ablation: Ablation, scale: ValueAxis) -> None:
@@ -216,34 +209,36 @@ def _draw_over_steps(axes: Axes, numbers: pd.DataFrame, panel: str, colors: Mapp
     axes.set_ylabel(f"{what}\n(running mean, {window} steps)" if window > 1 else what)
 
 
-def _legend(below: Axes, axes: Axes, width_in: float) -> None:
+def _legend(below: Axes, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     texts = [str(label) for label in labels]
-    _place(below, handles, texts, width_in)
+    _place(below, handles, texts)
 
 
-def _value_legend(below: Axes, colors: Mapping[str, str], title: str, width_in: float) -> None:
+def _value_legend(below: Axes, colors: Mapping[str, str], title: str) -> None:
     """Colours hold for reward and KL alike, so one legend stands below both."""
     handles = [below.plot([], [], color=color)[0] for color in colors.values()]
-    _place(below, handles, list(colors), width_in, title=title)
+    _place(below, handles, list(colors), title=title)
 
 
-def _place(below: Axes, handles: list[Any], labels: list[str], width_in: float, *, title: str | None = None) -> None:
+def _place(below: Axes, handles: list[Any], labels: list[str], *, title: str | None = None) -> None:
     if not labels:
         return
     # Right-aligned and not part of the layout, so that a wide legend takes the room under the axis' labels.
-    columns = legend_columns(labels, width_in)
+    columns = legend_columns(labels, _LEGEND_WIDTH_IN)
     legend = below.legend(handles, labels, title=title, loc="center right", bbox_to_anchor=(1.0, 0.5), ncols=columns)
     legend.set_in_layout(False)
 
 
-def _has_published(numbers: pd.DataFrame) -> bool:
-    return bool(numbers["quantity"].str.startswith("published: ").any())
+def _printed(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What was published elsewhere."""
+    return numbers[numbers["quantity"].str.startswith(PUBLISHED)]
 
 
-def _legend_width_in(numbers: pd.DataFrame) -> float:
-    """Inches from a panel's right end to the left end of its column; the right axis of what is published takes some."""
-    return PANEL_WIDTH_IN - (0.65 if _has_published(numbers) else 0.1)
+def _work(quantity: str) -> tuple[str, bool]:
+    """The work that a published quantity is of, and whether it is derived."""
+    head, _, kind = quantity.removeprefix(PUBLISHED).rpartition(", ")
+    return head, kind != KINDS[0]
 
 
 def _colors(data: SweepData, columns: Sequence[Ablation]) -> dict[str, str]:
@@ -256,18 +251,26 @@ def _colors(data: SweepData, columns: Sequence[Ablation]) -> dict[str, str]:
 
 
 def _note(data: SweepData, asked: Sequence[Ablation], numbers: pd.DataFrame, drawn: Sequence[str]) -> str:
-    name, split = short_name(asked[0].setting), data.asked.evaluation.table_split
+    name = short_name(asked[0].setting)
     ours = numbers[(numbers["panel"] == "accuracy") & numbers["num_seeds"].notna() & (numbers["quantity"] != "base")]
     counts = [int(count) for count in ours["num_seeds"]]
     few = ", none below 3 seeds" if min(counts) < 3 else ""
     lines = [
-        f"Points: mean over {seeds_note(counts)}, {data.num_examples} {split} examples each; bars: 95 % bootstrap "
+        f"Points: mean over {seeds_note(counts)}, {data.examples} each; bars: 95 % bootstrap "
         f"interval over seeds and examples{few}."
     ]
     if any(panel in _OVER_STEPS for panel in drawn):
         lines.append(f"Lines over steps: mean over seeds; bands: 95 % t-interval of that mean{few}.")
     if "reward" in drawn and name == "format_weight":
         lines.append("Reward is accuracy + format_weight x format, so its height differs by what is varied.")
+    beside = [
+        number
+        for one in asked
+        for point in complete_points(data, one)
+        for target in one.targets
+        for number in data.published.get((point.run_ids[0], target), ())
+    ]
+    lines.append(marks_note(beside))
     measured = set(numbers[numbers["panel"] == "kl"]["value"])
     without = [
         value for value in dict.fromkeys(numbers[numbers["panel"] == "reward"]["value"]) if value not in measured

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,9 @@ CURVES: Mapping[str, tuple[str, str]] = {
 }
 """Panels over steps: metric and unit."""
 
+PUBLISHED = "published: "
+"""Begins the quantity of what was printed elsewhere, followed by the work and whether it is direct or derived."""
+
 COLUMNS = (
     *("panel", "quantity", "setting", "value", "method", "source", "fixed", "target", "step", "mean", "ci_low"),
     *("ci_high", "unit", "num_seeds", "num_examples", "num_hits", "num_of", "run_ids"),
@@ -30,33 +32,7 @@ COLUMNS = (
 _COUNTS = dict.fromkeys(("step", "num_seeds", "num_examples", "num_hits", "num_of"), "Int64")
 
 
-@dataclass(frozen=True)
-class Published:
-    """Accuracies that somebody printed, to be shown beside ours and never among them.
-
-    Attributes:
-        label: Whose, such as ``"OThink-MR1, 2B"``.
-        accuracy: By the setting's value, in [0, 1]; by its label where several points have that value.
-        method: The method they are of; None for any.
-        source: The task they are of; None for any.
-    """
-
-    label: str
-    accuracy: Mapping[Any, float]
-    method: str | None = None
-    source: str | None = None
-
-    def of(self, ablation: Ablation, point: Point) -> float | None:
-        """What was printed for a point; None for another method or source, or where its value is not the only one."""
-        if self.method not in (None, ablation.method) or self.source not in (None, ablation.source):
-            return None
-        same = [other for other in ablation.points if other.value == point.value]
-        return self.accuracy.get(point.value if len(same) == 1 else point.label)
-
-
-def ablation_numbers(
-    data: SweepData, columns: Sequence[Ablation], *, window: int, published: Published | None = None
-) -> pd.DataFrame:
+def ablation_numbers(data: SweepData, columns: Sequence[Ablation], *, window: int) -> pd.DataFrame:
     """Every number of an ablation's figure, in the units of its axes.
 
     Columns: panel (`accuracy`, `by_format`, `reward`, `kl`), quantity, setting, value (as labelled), method, source,
@@ -70,7 +46,6 @@ def ablation_numbers(
         data: The sweep's.
         columns: The ablations of one setting.
         window: Steps of the running mean of reward and KL.
-        published: What was printed elsewhere.
     """
     rows = []
     for ablation in columns:
@@ -84,14 +59,11 @@ def ablation_numbers(
             at = about | {"value": point.label}
             made = (
                 _accuracies(data, ablation, point),
+                _published(data, ablation, point),
                 _by_format(data, ablation, point),
                 _over_steps(data, point, window),
             )
             rows += [at | row for part in made for row in part]
-            printed = None if published is None else published.of(ablation, point)
-            if published is not None and printed is not None:
-                quantity = {"panel": "accuracy", "quantity": f"published: {published.label}", "unit": "%"}
-                rows.append(at | quantity | {"target": ablation.source, "mean": 100 * printed})
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_COUNTS)
 
 
@@ -109,6 +81,13 @@ def _accuracies(data: SweepData, ablation: Ablation, point: Point) -> Iterator[d
         found = data.found([base], target) if base is not None and (base, target) in data.measured else []
         if found and base is not None:
             yield row | {"quantity": "base"} | _measured(found, [base], target, over_seeds=False)
+
+
+def _published(data: SweepData, ablation: Ablation, point: Point) -> Iterator[dict[str, Any]]:
+    for target in ablation.targets:
+        for number in data.published.get((point.run_ids[0], target), ()):
+            quantity = f"{PUBLISHED}{number.head}, {number.kind}"
+            yield {"panel": "accuracy", "quantity": quantity, "target": target, "unit": "%", "mean": number.value}
 
 
 def _measured(

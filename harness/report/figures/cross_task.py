@@ -20,7 +20,9 @@ from harness.report.figures.ablated import base_run
 from harness.report.figures.data import SweepData, missing_note, seeds_note, shown_settings
 from harness.report.figures.drawn import Drawn
 from harness.report.figures.groups import Group, trained_groups
+from harness.report.figures.published import published_columns, shown_in
 from harness.report.figures.style import SMALL_PT, TEXT_PT, Row, panels, style
+from harness.report.published import DERIVED, published_note
 from harness.report.stats import Estimate, interval_rng, paired_difference, two_level_bootstrap
 
 COLUMNS = (
@@ -35,8 +37,9 @@ def cross_task_numbers(data: SweepData, groups: Sequence[Group]) -> pd.DataFrame
     """What the cells hold, for every group without missing runs.
 
     Columns: method, settings (as JSON), source, target, quantity (`difference to base` or `accuracy`), mean, ci_low,
-    ci_high and unit of that quantity, accuracy and base_accuracy in %, num_seeds, num_examples, run_ids, base_run_id.
-    A difference keeps the examples paired; its interval is over seeds and examples.
+    ci_high and unit of that quantity, accuracy and base_accuracy in %, num_seeds, num_examples, run_ids, base_run_id;
+    then what others published, where there is any. A difference keeps the examples paired; its interval is over seeds
+    and examples.
 
     Args:
         data: The sweep's.
@@ -71,8 +74,9 @@ def cross_task_numbers(data: SweepData, groups: Sequence[Group]) -> pd.DataFrame
                     "run_ids": " ".join(group.run_ids),
                     "base_run_id": base,
                 }
+                | published_columns(data.published.get((group.run_ids[0], target), ()))
             )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)])))
 
 
 def _base(data: SweepData, group: Group) -> str | None:
@@ -104,7 +108,8 @@ def cross_task_figure(data: SweepData) -> Drawn | None:
     shades = ScalarMappable(Normalize(*bounds), "PuOr" if is_difference else "cividis")
     num_columns = min(len(drawn), _MAX_COLUMNS)
     num_rows = -(-len(drawn) // num_columns)
-    row = Row("heat", 0.45 * max(len(sources), 2), 0.8 + 0.3 * any(settings != "{}" for _, settings in drawn))
+    cell_in = 0.6 if any(shown_in(cell) for cell in numbers.to_dict("records")) else 0.45
+    row = Row("heat", cell_in * max(len(sources), 2), 0.8 + 0.3 * any(settings != "{}" for _, settings in drawn))
     figure, grid = panels([row] * num_rows, num_columns, _note(data, groups, numbers))
     every = [axes for of_row in grid for axes in of_row]
     for axes, (method, settings) in zip(every, drawn, strict=False):
@@ -136,12 +141,16 @@ def _draw(axes: Axes, own: pd.DataFrame, sources: list[str], targets: list[str],
         is_difference = cell["quantity"] != "accuracy"
         beyond = is_difference and pd.notna(cell["ci_low"]) and (cell["ci_low"] > 0 or cell["ci_high"] < 0)
         text = f"{cell['mean']:+.1f}" if is_difference else f"{cell['mean']:.1f}"
-        lift = -0.14 if is_difference else 0
+        beside = [
+            f"{head} {value:.2f}{f' {DERIVED}' if derived else ''}" for head, value, derived in shown_in(cell.to_dict())
+        ]
+        lift = (-0.14 if is_difference else 0) - (0.1 if beside else 0)
         weight = "bold" if beyond else "normal"
         axes.text(column, row + lift, text, ha="center", va="center", color=color, fontsize=TEXT_PT, fontweight=weight)
-        if is_difference:
-            below = f"({cell['accuracy']:.1f} %)"
-            axes.text(column, row + 0.22, below, ha="center", va="center", color=color, fontsize=SMALL_PT)
+        under = [(0.36 if not beside else 0.3, f"({cell['accuracy']:.1f} %)")] if is_difference else []
+        under += [(0.32 - lift, ", ".join(beside))] if beside else []
+        for below, text in under:
+            axes.text(column, row + lift + below, text, ha="center", va="center", color=color, fontsize=SMALL_PT)
     axes.set_xticks(range(len(targets)), targets)
     axes.set_yticks(range(len(sources)), sources)
     axes.set_xlabel("evaluated on")
@@ -152,12 +161,15 @@ def _draw(axes: Axes, own: pd.DataFrame, sources: list[str], targets: list[str],
 
 def _note(data: SweepData, groups: Sequence[Group], numbers: pd.DataFrame) -> str:
     counts = [int(count) for count in numbers["num_seeds"]]
-    split = data.asked.evaluation.table_split
-    note = f"Mean over {seeds_note(counts)}, {data.num_examples} {split} examples each."
+    note = f"Mean over {seeds_note(counts)}, {data.examples} each."
     if (numbers["quantity"] == "difference to base").any():
         note += " In brackets the accuracy. Bold: the 95 % bootstrap interval over seeds and examples leaves out 0."
     else:
         note += " No difference to base: the sweep lacks it."
     left_out = [f"{group.label} on {group.source}" for group in groups if data.missing(group.run_ids)]
     missing = missing_note(data, [run_id for group in groups for run_id in group.run_ids], left_out)
-    return "\n".join(line for line in (note, missing) if line)
+    drawn = {group.run_ids[0] for group in groups if not data.missing(group.run_ids)}
+    beside = published_note(
+        number for (run_id, _), found in data.published.items() if run_id in drawn for number in found
+    )
+    return "\n".join(line for line in (note, beside, missing) if line)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.record.atomic import read_json
 from harness.record.folder import RunFolder
-from harness.report.collect import Asked, AskedCell, Measurement, asked_by, measure
+from harness.report.collect import Asked, AskedCell, Measurement, asked_by, measure_all
 from harness.report.curves import by_metric, load_curves
-from harness.report.tables import TableRow, build_tables
+from harness.report.one_run import worker_s
+from harness.report.published import PublishedNumber, published_beside, read_published
+from harness.report.tables import TableRow, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +31,8 @@ class SweepData:
         measured: By run and target; None where it is missing.
         curves: By metric, from :func:`harness.report.curves.by_metric`.
         specs: The resolved spec of every run that was started.
+        published: By run and target, what others published of such a run.
+        worker_s: Of every run that was started, from :func:`harness.report.one_run.worker_s`.
     """
 
     asked: Asked
@@ -36,6 +40,8 @@ class SweepData:
     measured: Mapping[tuple[str, str], Measurement | None]
     curves: Mapping[str, pd.DataFrame]
     specs: Mapping[str, Mapping[str, Any]]
+    published: Mapping[tuple[str, str], tuple[PublishedNumber, ...]]
+    worker_s: Mapping[str, float | None]
 
     @property
     def run_ids(self) -> tuple[str, ...]:
@@ -43,9 +49,11 @@ class SweepData:
         return tuple(dict.fromkeys(cell.run_id for cell in self.asked.cells))
 
     @property
-    def num_examples(self) -> int:
-        """Examples behind each accuracy of one run."""
-        return self.asked.evaluation.num(self.asked.evaluation.table_split)
+    def examples(self) -> str:
+        """The examples behind each accuracy of one run, such as ``"200 test examples"``."""
+        counts = {target: len(found.correct) for (_, target), found in self.measured.items() if found is not None}
+        sizes = sorted(set(counts.values())) or [self.asked.evaluation.num(self.asked.evaluation.table_split)]
+        return f"{' or '.join(map(str, sizes))} {self.asked.evaluation.table_split} examples"
 
     def missing(self, run_ids: Iterable[str]) -> list[str]:
         """Those of these runs that are not completed, or lack one of the targets."""
@@ -70,14 +78,19 @@ def read_sweep_data(results_dir: str | Path, sweep: str | Path | Sweep) -> Sweep
         DataError: A run folder whose files contradict each other.
     """
     asked = asked_by(results_dir, sweep)
-    pairs = dict.fromkeys((cell.run_id, target) for cell in asked.cells for target in cell.targets)
-    folders = (RunFolder(results_dir, run_id) for run_id in dict.fromkeys(run_id for run_id, _ in pairs))
+    measured = measure_all(results_dir, asked)
+    numbers = read_published() or ()
+    folders = (RunFolder(results_dir, run_id) for run_id in dict.fromkeys(run_id for run_id, _ in measured))
+    records = {folder.run_id: read_json(folder.run_json) for folder in folders if folder.run_json.is_file()}
+    specs = {run_id: record["spec"] for run_id, record in records.items()}
     return SweepData(
         asked=asked,
-        rows=tuple(build_tables(results_dir, sweep)),
-        measured={pair: measure(results_dir, *pair, asked.evaluation) for pair in pairs},
+        rows=tuple(rows_of(results_dir, asked, measured)),
+        measured=measured,
         curves=by_metric(load_curves(results_dir, sweep)),
-        specs={folder.run_id: read_json(folder.run_json)["spec"] for folder in folders if folder.run_json.is_file()},
+        specs=specs,
+        published={pair: published_beside(numbers, specs[pair[0]], pair[1]) for pair in measured if pair[0] in specs},
+        worker_s={run_id: worker_s(record) for run_id, record in records.items()},
     )
 
 

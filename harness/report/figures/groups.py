@@ -39,10 +39,10 @@ def label_of(method: str, settings: Mapping[str, Any]) -> str:
 
 
 def trained_groups(data: SweepData) -> list[Group]:
-    """The groups that the tables have rows for, without `base`; in their order."""
+    """The groups that the tables have rows for, without `base` and ablations; in their order."""
     found: dict[tuple[str, str], Group] = {}
     for row in data.rows:
-        if row.source is not None:
+        if row.source is not None and row.ablation is None:
             key = (json.dumps([row.method, dict(row.settings)], sort_keys=True, default=str), row.source)
             run_ids = (*row.run_ids, *row.missing_run_ids)
             found.setdefault(key, Group(row.method, row.source, row.settings, run_ids))

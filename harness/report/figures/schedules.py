@@ -144,5 +144,11 @@ def _note(data: SweepData, numbers: pd.DataFrame) -> str:
         lines.append("adaptive: as measured, mean over seeds; band: 95 % t-interval of that mean.")
     adaptive = [line for line in _lines(data) if line.is_measured]
     left_out = [f"adaptive on {line.source}" for line in adaptive if data.missing(line.run_ids)]
+    of_measured = set(measured["run_ids"])
+    lines += [
+        f"adaptive on {line.source}: left out, its runs having no beta on record."
+        for line in adaptive
+        if " ".join(line.run_ids) not in of_measured and not data.missing(line.run_ids)
+    ]
     lines.append(missing_note(data, [run_id for line in adaptive for run_id in line.run_ids], left_out))
     return "\n".join(line for line in lines if line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,6 @@ from harness.errors import UserError
 from harness.record.atomic import write_text
 from harness.report.curves import WINDOW
 from harness.report.figures.ablation import ablation_figures
-from harness.report.figures.ablation_numbers import Published
 from harness.report.figures.cross_task import cross_task_figure
 from harness.report.figures.curves import curves_figure
 from harness.report.figures.data import SweepData, read_sweep_data
@@ -21,6 +20,7 @@ from harness.report.figures.same_task import same_task_figure
 from harness.report.figures.schedules import schedules_figure
 from harness.report.figures.study import study_figures
 from harness.report.figures.style import save
+from harness.report.figures.tradeoffs import cost_figure, kl_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,15 +50,14 @@ def write_figures(
     *,
     formats: Sequence[str] = ("png",),
     window: int = WINDOW,
-    published: Mapping[str, Published] | None = None,
     storage: str | None = None,
 ) -> Written:
     """Writes the figures of a sweep: `<name>.<format>` each, and `<name>.csv` with exactly the numbers plotted.
 
     Names: `ablation_<setting>` for each setting that the sweep varies within a method, `curves`, `same_task`,
-    `cross_task`, `schedules`, and, where the sweep comes as a file with a study, those of
-    :func:`harness.report.figures.study.study_figures`. A figure without any number is not written. The same run folders
-    and trials give the same bytes.
+    `cross_task`, `schedules`, `accuracy_kl`, `accuracy_cost`, and, where the sweep comes as a file with a study, those
+    of :func:`harness.report.figures.study.study_figures`. A figure without any number is not written. The same run
+    folders and trials give the same bytes. Where others published the accuracy of such a run, it is shown beside ours.
 
     Args:
         results_dir: The results folder.
@@ -66,7 +65,6 @@ def write_figures(
         out: The folder to write to; by default `figures/<sweep>` in the results folder.
         formats: Among :data:`harness.report.figures.style.FORMATS`.
         window: Steps of the running mean of curves; 1 for none.
-        published: By a setting's short name, accuracies printed elsewhere, for its ablation.
         storage: Of a study, a URL as Optuna takes it; by default its SQLite file in the results folder.
 
     Raises:
@@ -77,29 +75,34 @@ def write_figures(
     folder = Path(out) if out is not None else Path(results_dir) / "figures" / data.asked.name
     files: list[Path] = []
     try:
-        of_sweep = draw_figures(data, window=window, published=published)
-        for drawn in chain(of_sweep, _draw_study(results_dir, sweep, storage)):
-            folder.mkdir(parents=True, exist_ok=True)
-            for suffix in formats:
-                files.append(folder / f"{drawn.name}.{suffix}")
-                save(drawn.figure, files[-1])
-            files.append(folder / f"{drawn.name}.csv")
-            write_text(files[-1], as_csv(drawn.numbers))
+        for drawn in chain(draw_figures(data, window=window), _draw_study(results_dir, sweep, storage)):
+            files += write_drawn(drawn, folder, formats)
     except OSError as error:
         raise UserError(f"{folder}: {(error.strerror or str(error)).lower()}") from None
     return Written(folder, tuple(files), tuple(data.missing(data.run_ids)))
 
 
-def draw_figures(
-    data: SweepData, *, window: int = WINDOW, published: Mapping[str, Published] | None = None
-) -> Iterator[Drawn]:
+def write_drawn(drawn: Drawn, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Writes one figure in these formats, and its numbers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{drawn.name}.{suffix}" for suffix in formats]
+    for file in files:
+        save(drawn.figure, file)
+    numbers = folder / f"{drawn.name}.csv"
+    write_text(numbers, as_csv(drawn.numbers))
+    return [*files, numbers]
+
+
+def draw_figures(data: SweepData, *, window: int = WINDOW) -> Iterator[Drawn]:
     """The figures of a sweep, one after the other; arguments as in :func:`write_figures`."""
-    yield from ablation_figures(data, window=window, published=published)
+    yield from ablation_figures(data, window=window)
     of_all = (
         curves_figure(data, window=window),
         same_task_figure(data),
         cross_task_figure(data),
         schedules_figure(data),
+        kl_figure(data),
+        cost_figure(data),
     )
     yield from (drawn for drawn in of_all if drawn is not None)
 
