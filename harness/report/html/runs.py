@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from harness.record.atomic import read_json
 from harness.record.folder import RunFolder
 from harness.record.state import read_state, read_summary
-from harness.report.collect import AskedCell
+from harness.report.collect import AskedCell, leaves
 from harness.report.figures.data import SweepData, shown, shown_settings
 
 
@@ -70,27 +69,10 @@ def _card(folder: RunFolder, cell: AskedCell, data: SweepData) -> RunCard:
         status=status,
         error=read_state(folder).error if has_state and not is_complete else None,
         accuracies={name: None if one is None else float(one.correct.mean()) for name, one in found.items()},
-        worker_s=_worker_s(record.get("attempts", ())),
-        settings=dict(_flat(spec, "")),
+        worker_s=data.worker_s.get(folder.run_id),
+        settings={key: "none" if value is None else shown(value) for key, value in leaves(spec)},
         provenance=dict(_provenance(record)),
     )
-
-
-def _worker_s(attempts: Iterable[Mapping[str, Any]]) -> float | None:
-    spans = [
-        (datetime.fromisoformat(one["ended"]) - datetime.fromisoformat(one["started"])).total_seconds()
-        for one in attempts
-        if one.get("ended")
-    ]
-    return sum(spans) if spans else None
-
-
-def _flat(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{key}.")
-        else:
-            yield prefix + key, "none" if item is None else shown(item)
 
 
 def _provenance(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
