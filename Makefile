@@ -1,6 +1,8 @@
 # make demo   set up, run the quickstart sweep, print its tables
 # make test   set up, run every test
 # make quick  the tests that take seconds
+# make test-faults  kills, stops, full disks and the like, all of them; half an hour on two cores
+# make test-slurm  the tests of the slurm executor, on a SLURM started for them (root, Debian's slurm-wlm and munge)
 # make check  lint, format, types
 # make lock   resolve the dependencies again
 
@@ -9,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FREEZE = .lock/bin/python -m pip list --format=freeze --exclude pip --exclude grpo-d-harness | sed 's/+cpu$$//'
 
-.PHONY: demo test quick check lock clean
+.PHONY: demo test quick check lock clean test-faults test-slurm
 
 demo: $(VENV)/.run
 	$(BIN)/harness run sweeps/quickstart.yaml
@@ -19,6 +21,14 @@ test: $(VENV)/.dev
 
 quick: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-faults: $(VENV)/.dev
+	HARNESS_FAULTS=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/faults
+
+test-slurm: $(VENV)/.dev
+	dir=$$(mktemp -d) && trap "tests/slurm/cluster.sh stop $$dir; rm -rf $$dir" EXIT && \
+		export SLURM_CONF=$$dir/slurm.conf HARNESS_SLURM_TEST=$$dir OMP_NUM_THREADS=1 && \
+		tests/slurm/cluster.sh start $$dir && $(BIN)/python -m pytest tests/slurm
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

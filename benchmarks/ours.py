@@ -41,7 +41,7 @@ def measure(case: Case) -> dict[str, Any]:
     assert isinstance(spec.method, Trained)
     processes = Processes(about.device)
     policy = load_policy(spec.model, processes.device, precision=spec.precision)
-    sizes = Sizes.of(policy.model.config)
+    sizes = Sizes.of(policy.model.config.to_dict())
     task = rendered_task(case, spec, policy)
     tokens = pass_tokens(case, spec, policy, task)
     if about.is_forced and case.method == "grpo":

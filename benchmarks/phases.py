@@ -71,7 +71,7 @@ def rollout(case: Case, limits: Mapping[str, Any], repeats: int) -> dict[str, An
     about, spec = case.about, run_spec(case)
     policy = load_policy(spec.model, about.device, precision=spec.precision)
     ours.never_end(policy)
-    sizes = Sizes.of(policy.model.config)
+    sizes = Sizes.of(policy.model.config.to_dict())
     drawn = TrainingSet(rendered_task(case, spec, policy), policy, spec.num_train, spec.seed).step(0, case.num_prompts)
     batch = policy.batch([prompt for _, _, prompt in drawn])
     generator = torch.Generator().manual_seed(0)

@@ -31,7 +31,8 @@ def measure(case: Case) -> dict[str, Any]:
     spec = run_spec(case)
     policy = load_policy(spec.model)
     examples, first = drawn_examples(case, spec, policy, rendered_task(case, spec, policy))
-    source, tokenizer, sizes = policy.model.config.name_or_path, policy.tokenizer, Sizes.of(policy.model.config)
+    source, tokenizer = policy.model.config.name_or_path, policy.tokenizer
+    sizes = Sizes.of(policy.model.config.to_dict())
     banned = list(policy.family.vision_token_ids)
     expected = first.ids.tolist()
     if case.method == "sft":

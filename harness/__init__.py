@@ -31,7 +31,7 @@ def __getattr__(name: str) -> str:
 
 
 def load_results(results_dir: str | Path = "results", sweep: str | Path | Sweep | None = None) -> pd.DataFrame:
-    """One tidy row per completed run and target; see :func:`harness.report.collect.load_results`.
+    """One tidy row per completed run and target; see :func:`harness.report.frame.load_results`.
 
     Args:
         results_dir: The results folder.
@@ -40,6 +40,6 @@ def load_results(results_dir: str | Path = "results", sweep: str | Path | Sweep 
     Raises:
         UserError: There is no such sweep.
     """
-    from harness.report.collect import load_results as collected
+    from harness.report.frame import load_results as collected
 
     return collected(results_dir, sweep)

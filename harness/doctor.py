@@ -56,6 +56,7 @@ def examine(results: Path) -> Iterator[Finding]:
     yield _disk(results)
     yield _wandb()
     yield _embedded_policy(embedded_folder())
+    yield from _executors()
     yield from _devices()
 
 
@@ -86,6 +87,23 @@ def _wandb() -> Finding:
     if "WANDB_MODE" in os.environ:
         return Finding("W&B", f"{os.environ['WANDB_MODE']}, by WANDB_MODE")
     return Finding("W&B", "online: logged in" if is_logged_in() else "offline: not logged in")
+
+
+def _executors() -> Iterator[Finding]:
+    """Where a sweep's workers could run beside this machine; none of it is needed."""
+    try:
+        cluster = f", RAY_ADDRESS is {os.environ['RAY_ADDRESS']}" if "RAY_ADDRESS" in os.environ else ""
+        yield Finding("ray", version("ray") + cluster)
+    except PackageNotFoundError:
+        yield Finding("ray", "not installed: pip install 'grpo-d-harness[ray]'")
+    sbatch = shutil.which("sbatch")
+    if sbatch is None:
+        yield Finding("slurm", "no sbatch on this machine")
+        return
+    try:
+        yield Finding("slurm", f"{sbatch}, submitit {version('submitit')}")
+    except PackageNotFoundError:
+        yield Finding("slurm", f"{sbatch}; without submitit: pip install 'grpo-d-harness[slurm]'")
 
 
 def _embedded_policy(folder: Path) -> Finding:

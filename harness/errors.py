@@ -8,6 +8,8 @@ HarnessError
 +-- RunError             a run failed; the sweep goes on; exit 3 at the end
 |   +-- NonFiniteError   a loss or gradient that is not a number
 |   +-- OutOfMemoryError  what cannot be split further does not fit into memory
+|   +-- FencedError      another process has taken the run over
+|   +-- ProcessLostError  one of a run's processes has ended, which takes the others with it
 +-- Interrupted          a run was asked to stop; it can be resumed
 """
 
@@ -17,13 +19,21 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+_LISTED = 16
+"""Legal words that a hint lists."""
+_LONGEST = 200
+"""Characters of a misspelt word that are compared."""
+
 
 class HarnessError(Exception):
     """Base of every error that this project raises on purpose."""
 
 
 class UserError(HarnessError):
-    """A mistake of the user's, told in one sentence without a traceback."""
+    """A mistake of the user's, told in one sentence without a traceback: on one line, whatever it quotes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class SpecError(UserError):
@@ -86,18 +96,39 @@ class OutOfMemoryError(RunError):
         )
 
 
+class FencedError(RunError):
+    """The folder that was to be written to has another owner by now: this process has no more say in it."""
+
+
+class ProcessLostError(RunError):
+    """A run lost one of its processes, which takes the others with it."""
+
+
 class Interrupted(HarnessError):  # noqa: N818 - not an error, but the way out of a loop
     """The run was asked to stop and has saved a checkpoint."""
+
+
+def printable(text: str) -> str:
+    """A text on one line: characters that break it, move the cursor or hide are written as their escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A user's own words, to be quoted in a sentence: no more characters of them than `most`."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def nearest(word: str, legal: Iterable[str]) -> str:
     """A hint for a misspelt word.
 
     Returns:
-        ``"did you mean 'x'?"`` where a legal word is near, else the list of legal words.
+        ``"did you mean 'x'?"`` where a legal word is near, else the list of legal words, of a long one the nearest.
     """
-    words = sorted(legal)
+    words, word = sorted(legal), word[:_LONGEST]
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"allowed: {', '.join(words)}"
+    if len(words) <= _LISTED:
+        return f"allowed: {', '.join(words)}"
+    some = difflib.get_close_matches(word, words, n=_LISTED // 2, cutoff=0.0)
+    return f"allowed: {', '.join(sorted(some))} and {len(words) - len(some)} more"

@@ -1,8 +1,8 @@
 """One run, from its spec to its summary: load, train, keep the weights, evaluate on every target.
 
 Started as ``python -m harness.worker <job.json>``, it starts the further processes of a run on several devices itself;
-under torchrun they are there already. Exit codes: 0 completed, 1 failed with the reason in `state.json`,
-143 asked to stop (SIGTERM or SIGINT) and resumable.
+under torchrun they are there already. Exit codes: 0 completed, 1 failed with the reason in `state.json`, 143 asked to
+stop (SIGTERM, SIGINT or a request in its lease) and resumable, 74 no room on the disk, 75 another worker has the run.
 """
 
 from __future__ import annotations
@@ -16,26 +16,36 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, Interrupted
+from harness.errors import DataError, FencedError, HarnessError, Interrupted, ProcessLostError
 from harness.record.atomic import read_jsonl
+from harness.record.failures import DISK_FULL, FAILED, FENCED, STOPPED, Failure, failure_of, is_disk_full
+from harness.record.files import Files
 from harness.record.folder import RunFolder
+from harness.record.lease import Lease, claim
+from harness.record.log import print_leniently
 from harness.record.mirror.mirror import Mirror
 from harness.record.mirror.tensorboard_sink import TensorboardSink
 from harness.record.mirror.wandb_sink import WandbSink
+from harness.record.process import age_s
+from harness.record.pulse import Heart
+from harness.record.quarantine import set_aside
 from harness.record.recorder import Recorder, job_folder
 from harness.record.state import SUMMARY_KEYS, answers, mark_failed, read_state
 from harness.spec import Job
 from harness.spec.methods import Split, Trained
 from harness.spec.names import METHODS, resolve
 from harness.spec.profiles import evaluation_tokens
-from harness.train.group import Group, ProcessLostError, open_group
+from harness.train.group import Group, open_group
+
+STAGE = "HARNESS_STAGE"
+"""Tells the further processes of a run where its owner keeps unfinished files."""
 
 RECORD_COMPLETIONS_EVERY = 10
 """Steps between two samples of completions on record."""
 
 
 class StopFlag:
-    """Set by SIGTERM or SIGINT; the loop looks at it between steps."""
+    """Set by SIGTERM or SIGINT, or by a request in the lease; the loop looks at it between steps."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -44,6 +54,10 @@ class StopFlag:
 
     def _set(self, number: int, frame: Any) -> None:
         self.is_set = True
+
+    def look(self, lease: Lease) -> None:
+        """Looks for a request."""
+        self.is_set = self.is_set or lease.stop_requested
 
 
 def main(job_path: Path) -> int:
@@ -55,28 +69,64 @@ def main(job_path: Path) -> int:
     Returns:
         The exit code.
     """
+    print_leniently()
     stop = StopFlag()
     job = Job.model_validate_json(job_path.read_text())
     folder = job_folder(job)
+    if os.environ.get("RANK", "0") != "0":
+        return _work(job, job_path, folder, stop, Files(Path(os.environ.get(STAGE, folder.path))))
+    try:
+        folder.refuse_links()
+        lease = claim(folder.path, job.reserved, job.execution.lease_s)
+    except FencedError as error:
+        print(f"not begun: {error}", flush=True)
+        return FENCED
+    except DataError as error:
+        print(f"not begun: {error}", flush=True)
+        return FAILED
+    except OSError as error:
+        print(f"not begun: {error}", flush=True)
+        return DISK_FULL if is_disk_full(error) else FAILED
+    heart = Heart(lease.pulse, lease.beat_s, lost=_fenced_off, look=lambda: stop.look(lease))
+    os.environ[STAGE] = str(lease.files.stage)
+    try:
+        return _work(job, job_path, folder, stop, lease.files)
+    finally:
+        heart.stop()
+        lease.release()
+
+
+def _fenced_off() -> None:
+    """Ends this process at once: what it does is nobody's any more, and its devices are another's."""
+    print("fenced off: another process has taken the run over", flush=True)
+    os._exit(FENCED)
+
+
+def _work(job: Job, job_path: Path, folder: RunFolder, stop: StopFlag, files: Files) -> int:
     group = open_group(job.execution.devices, [sys.executable, "-m", "harness.worker", str(job_path)])
     is_main = os.environ.get("RANK", "0") == "0"
-    recorder = Recorder(folder, job, _mirrors(job, folder) if is_main else ())
+    recorder = Recorder(folder, job, _mirrors(job, folder) if is_main else (), files)
     try:
-        run(job, folder, recorder, stop, group)
+        run(job, folder, recorder, stop, group, files)
     except Interrupted as error:
         print(error, flush=True)
-        return 143
+        return STOPPED
+    except FencedError:
+        _fenced_off()
     except Exception as error:
         if isinstance(error, HarnessError):
             print(f"failed: {error}", file=sys.stderr, flush=True)
         else:
             traceback.print_exc()
         reason = group.reason(error)
-        if is_main:
-            recorder.fail(_in_words(reason, folder))
-        elif read_state(folder).status != "failed":  # the first process may have been quicker, and knows more
-            mark_failed(folder, str(reason), error_type=type(reason).__name__, detail=traceback.format_exc())
-        return 1
+        try:
+            if is_main:
+                recorder.fail(*_told(reason, folder))
+            elif read_state(folder).status != "failed":  # the first process may have been quicker, and knows more
+                mark_failed(folder, files, str(reason), failure=failure_of(reason), detail=traceback.format_exc())
+        except OSError as worse:
+            return DISK_FULL if is_disk_full(worse) else FAILED
+        return DISK_FULL if is_disk_full(reason) else FAILED
     finally:
         group.close()
     return 0
@@ -92,19 +142,20 @@ def _mirrors(job: Job, folder: RunFolder) -> list[Mirror]:
     return [*mirrors, Mirror(folder, "TensorBoard", lambda: TensorboardSink(folder))] if job.tensorboard else mirrors
 
 
-def _in_words(reason: Exception, folder: RunFolder) -> Exception:
-    """The first process's reason to fail, with that of another process where it could still write one."""
-    if not isinstance(reason, ProcessLostError):
-        return reason
+def _told(reason: Exception, folder: RunFolder) -> tuple[Exception, Failure | None]:
+    """The first process's reason to fail; that of another process, and its class, where it could still write one."""
     state = read_state(folder)
-    return ProcessLostError(f"{reason}: {state.error}") if state.status == "failed" else reason
+    if isinstance(reason, ProcessLostError) and state.status == "failed":
+        return ProcessLostError(f"{reason}: {state.error}"), state.failure
+    return reason, None
 
 
-def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag, group: Group) -> None:
+def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag, group: Group, files: Files) -> None:
     """Trains and evaluates what the folder does not hold yet, in one process or as one of a group.
 
     Raises:
         Interrupted: It was asked to stop; the state says so and a checkpoint is there.
+        FencedError: The run has another owner by now.
     """
     import torch
     import transformers
@@ -121,7 +172,11 @@ def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag, group: 
         torch.set_num_threads(job.num_threads)
     processes = Processes(job.execution.device, group.take_listener())
     if processes.is_main:
+        for sentence in set_aside(folder, files, getattr(job.spec.method, "num_steps", 0)):
+            print(sentence, flush=True)
         recorder.start(str(processes.device), num_processes=processes.count, num_threads=torch.get_num_threads())
+    processes.wait()
+    recorder.measured |= {"device": processes.device_name, "num_threads": torch.get_num_threads(), "evaluate_s": {}}
     trained = folder.weights.is_dir()
     spec = job.spec
     policy = load_policy(
@@ -139,7 +194,7 @@ def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag, group: 
             lora_alpha=spec.lora_alpha,
             seed=spec.seed,
         )
-        _train(job, spec.method, policy, folder, recorder, processes, stop)
+        _train(job, spec.method, policy, folder, recorder, processes, stop, files)
     elif processes.is_main:
         _keep_rows(folder, recorder)
     if processes.is_main:
@@ -148,6 +203,7 @@ def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag, group: 
     evaluated = {
         key: _evaluate(split, job, policy, folder, recorder, processes, stop) for split, key in SUMMARY_KEYS.items()
     }
+    recorder.measured |= processes.peak_memory()
     if processes.is_main:
         summary = {
             "method": job.spec.method.type,
@@ -168,7 +224,14 @@ def _keep_rows(folder: RunFolder, recorder: Recorder) -> None:
 
 
 def _train(
-    job: Job, settings: Trained, policy: Any, folder: RunFolder, recorder: Recorder, processes: Any, stop: StopFlag
+    job: Job,
+    settings: Trained,
+    policy: Any,
+    folder: RunFolder,
+    recorder: Recorder,
+    processes: Any,
+    stop: StopFlag,
+    files: Files,
 ) -> None:
     from harness.tasks.base import load_task
     from harness.train.loop import Loop
@@ -184,17 +247,25 @@ def _train(
         processes,
         checkpoints=folder.checkpoint,
         checkpoint_every=job.checkpoint_every,
+        replacing=files.replacing,
+        before_save=lambda step: recorder.mark(step) if processes.is_main else None,
         micro_batch_tokens=job.execution.micro_batch_tokens,
+        halvings=job.execution.halvings,
         sharded=job.execution.sharding == "fsdp",
     )
     first = loop.resume()
     if processes.is_main:
         recorder.resume_from(first)
         recorder.progress("train", first, settings.num_steps)
+    recorder.measured |= {"start_s": age_s(), "train_s": 0.0, "num_steps": 0}
+    started = time.monotonic()
     try:
         for record in loop.run(lambda: stop.is_set):
             done = record.step + 1
+            if record.step == first:
+                recorder.measured["first_step_s"] = age_s()
             if processes.is_main:
+                recorder.measured |= processes.own_peak_memory()
                 recorder.metrics(record.step, record.metrics)
                 if record.batch.samples and (record.step % RECORD_COMPLETIONS_EVERY == 0 or loop.done):
                     recorder.completions(record.step, record.batch.samples)
@@ -202,17 +273,15 @@ def _train(
             every = job.evaluation.every
             if every and (done % every == 0 or loop.done):
                 _validate(job, policy, recorder, processes, record.step)
-            if processes.is_main:
-                recorder.sync()
+            recorder.measured |= {"train_s": time.monotonic() - started, "num_steps": done - first}
     except Interrupted:
         if processes.is_main:
             recorder.interrupt(loop.step)
         raise
     if processes.is_main:
-        unfinished = folder.weights.with_name(".weights.tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        policy.save(unfinished, loop.whole_weights())
-        os.replace(unfinished, folder.weights)
+        recorder.mark(loop.step)
+        with files.replacing(folder.weights) as unfinished:
+            policy.save(unfinished, loop.whole_weights())
     processes.wait()
 
 
@@ -254,6 +323,7 @@ def _evaluate(
             raise Interrupted("stopped between two evaluations")
         if processes.is_main:
             recorder.progress("evaluate", num_steps, num_steps, target)
+        started = time.monotonic()
         task = load_task(target, job.data)
         rows = evaluate(
             policy,
@@ -268,6 +338,8 @@ def _evaluate(
         rows = [row | about | {"split_size": task.num_examples[split]} for row in rows]
         if processes.is_main:
             recorder.evaluation(target, rows, split)
+        if split == "test":
+            recorder.measured["evaluate_s"][target] = time.monotonic() - started
         evaluations[target] = summarise(rows, task.protocol)
     return evaluations
 

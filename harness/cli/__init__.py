@@ -10,6 +10,9 @@ from harness.cli.app import app
 from harness.cli import runs  # verbs are listed in the order of these imports
 
 # isort: split
+from harness.cli import keeping
+
+# isort: split
 from harness.cli import answers, dashboard, installation, looking, stored
 
-__all__ = ["answers", "app", "dashboard", "installation", "looking", "runs", "stored"]
+__all__ = ["answers", "app", "dashboard", "installation", "keeping", "looking", "runs", "stored"]

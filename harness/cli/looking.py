@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -9,7 +10,7 @@ import typer
 
 from harness.cli.app import app
 from harness.cli.options import RESULTS, AsJson, Results, console, existing, load_or_name, print_json
-from harness.errors import UserError, nearest
+from harness.errors import UserError, nearest, shortened
 
 if TYPE_CHECKING:
     from harness.spec.methods import Split
@@ -73,17 +74,16 @@ def _is_sweep(name: str, results: Path) -> bool:
     from harness.record.folder import run_folders
     from harness.record.sweep_record import sweep_names
 
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file() or name in sweep_names(results):
+    if name.endswith((".yaml", ".yml")) or os.path.isfile(name) or name in sweep_names(results):
         return True
     ids = [folder.run_id for folder in run_folders(results)]
-    if path.is_dir() or any(run_id.startswith(name) for run_id in ids):
+    if os.path.isdir(name) or any(run_id.startswith(name) for run_id in ids):
         return False
     known = [*ids, *sweep_names(results)]
     hint = nearest(name, known) if known else "the results folder is empty"
     if hint.startswith("allowed"):
         hint = "`harness status` lists the runs"
-    raise UserError(f"'{name}' is no run and no sweep on record in {results}, and no sweep file: {hint}")
+    raise UserError(f"'{shortened(name)}' is no run and no sweep on record in {results}, and no sweep file: {hint}")
 
 
 @app.command()

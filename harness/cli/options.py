@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from harness.cli.app import INCOMPLETE
-from harness.errors import UserError
+from harness.errors import UserError, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +32,13 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 Slots = Annotated[
-    int | None, typer.Option(min=1, help="Runs at the same time; by default as GPUs allow, or one per two CPU cores.")
+    int | None, typer.Option(min=1, help="Runs at the same time; by default as memory and CPU cores allow.")
+]
+ExecutorType = Annotated[
+    Literal["local", "ray", "slurm"] | None, typer.Option(help="Where runs run, in place of the sweep's `executor`.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try runs again that failed in an earlier invocation.")
 ]
 Wandb = Annotated[bool, typer.Option(help="Mirror the runs to W&B; offline unless logged in.")]
 Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard too.")]
@@ -47,9 +55,25 @@ def load(sweep: str, overrides: list[str] | None) -> Sweep:
     return load_sweep(sweep, overrides or ())
 
 
+def on_executor(sweep: Sweep, executor: str | None) -> Sweep:
+    """A sweep on another executor than its own, with those of its `executor` settings that the other has too."""
+    from harness.spec.executor import executor_of_type
+
+    if executor is None or executor == sweep.executor.type:
+        return sweep
+    return dataclasses.replace(sweep, executor=executor_of_type(sweep.executor, executor))
+
+
+def with_slots(sweep: Sweep, slots: int | None) -> Sweep:
+    """A sweep with another number of runs at the same time."""
+    if slots is None:
+        return sweep
+    return dataclasses.replace(sweep, executor=sweep.executor.model_copy(update={"slots": slots}))
+
+
 def load_or_name(sweep: str, overrides: list[str] | None) -> Sweep | str:
     """A sweep file, or what must be the name of a sweep on record."""
-    is_name = not overrides and not Path(sweep).exists() and Path(sweep).suffix not in (".yaml", ".yml")
+    is_name = not overrides and not os.path.exists(sweep) and Path(sweep).suffix not in (".yaml", ".yml")
     return sweep if is_name else load(sweep, overrides)
 
 
@@ -60,9 +84,21 @@ def known(sweep: str, overrides: list[str] | None, results: Path) -> Sweep:
     return with_recorded_trials(load(sweep, overrides), results)
 
 
+def run_ids_of(sweep: str, overrides: list[str] | None, results: Path) -> tuple[str, list[str]]:
+    """The name and the runs of a sweep file, or of a sweep on record."""
+    from harness.record.sweep_record import read_sweep_record
+
+    loaded = load_or_name(sweep, overrides)
+    if isinstance(loaded, str):
+        record = read_sweep_record(results, loaded)
+        return loaded, list(dict.fromkeys(cell["run_id"] for cell in record["cells"]))
+    loaded = known(sweep, overrides, results)
+    return loaded.name, list(loaded.runs)
+
+
 def existing(results: Path) -> Path:
     """A results folder to read from; one that is not there yet is empty, not wrong."""
-    if results.exists() and not results.is_dir():
+    if os.path.exists(results) and not os.path.isdir(results):
         raise UserError(f"--results {results}: not a folder")
     return results
 
@@ -71,8 +107,9 @@ def writable(results: Path) -> None:
     """Makes a results folder to write to, or says why it cannot be one."""
     try:
         results.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--results {results}: {(error.strerror or str(error)).lower()}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"--results {shortened(str(results), 200)}: {reason.lower()}") from None
 
 
 def check_tensorboard(wanted: bool) -> None:

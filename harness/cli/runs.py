@@ -11,8 +11,10 @@ from harness.cli.app import INCOMPLETE, app
 from harness.cli.options import (
     RESULTS,
     AsJson,
+    ExecutorType,
     Overrides,
     Results,
+    RetryFailed,
     Slots,
     Storage,
     SweepFile,
@@ -23,22 +25,46 @@ from harness.cli.options import (
     existing,
     known,
     load,
+    load_or_name,
+    on_executor,
     print_json,
     print_tables,
     runs_text,
+    with_slots,
     writable,
 )
 from harness.cli.stored import check_data
 from harness.errors import UserError
 
+MANY_RUNS = 1000
+"""Of a sweep with more, `run` prints no tables: their intervals take longer than finding that nothing is to do."""
+
 
 @app.command()
-def plan(sweep: SweepFile, overrides: Overrides = None, results: Results = RESULTS, as_json: AsJson = False) -> None:
-    """Shows the runs of a sweep and where each one stands; starts nothing."""
-    from harness.launch.plan import make_plan
+def plan(
+    sweep: SweepFile,
+    overrides: Overrides = None,
+    results: Results = RESULTS,
+    slots: Slots = None,
+    executor: ExecutorType = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="First measure the kinds of runs that nothing is known of.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Shows the runs of a sweep, where each one stands, and what is left in time and memory; starts nothing."""
+    from harness.launch.plan import make_plan, with_estimates
+    from harness.record.index import RunIndex
 
     folder = existing(results)
-    planned = make_plan(known(sweep, overrides, folder), folder)
+    loaded = with_slots(on_executor(known(sweep, overrides, folder), executor), slots)
+    if calibrate:
+        from harness.launch.calibrate import calibrate_kinds
+
+        writable(results)
+        calibrate_kinds(loaded, results, console(stderr=True))
+    with RunIndex(folder) as index:
+        planned = with_estimates(make_plan(loaded, folder, index), loaded, folder, index)
     if as_json:
         print_json(planned.as_json())
     else:
@@ -53,7 +79,8 @@ def run(
     slots: Slots = None,
     wandb: Wandb = True,
     tensorboard: Tensorboard = False,
-    retry_failed: Annotated[bool, typer.Option(help="Try runs again that failed before.")] = True,
+    executor: ExecutorType = None,
+    retry_failed: RetryFailed = False,
     checkpoint_every: Annotated[
         int, typer.Option(min=0, help="Steps between two checkpoints; 0 for none but on interruption.")
     ] = 25,
@@ -65,7 +92,7 @@ def run(
     from harness.report.tables import build_tables
 
     check_tensorboard(tensorboard)
-    loaded = load(sweep, overrides)
+    loaded = on_executor(load(sweep, overrides), executor)
     check_data(loaded)
     writable(results)
     outcome = run_sweep(
@@ -80,7 +107,10 @@ def run(
         storage=storage,
     )
     loaded = with_recorded_trials(loaded, results)
-    print_tables(build_tables(results, loaded), "text")
+    if len(loaded.runs) <= MANY_RUNS:
+        print_tables(build_tables(results, loaded), "text")
+    else:
+        typer.echo(f"the tables of so many runs take their time: harness tables {sweep}")
     if loaded.study is not None:
         from harness.report.winners import find_winners, winner_lines
 
@@ -94,7 +124,8 @@ def run(
         lacking = {"failed": outcome.num_failed, "pending": outcome.num_pending}
         counts = ", ".join(f"{count} {status}" for status, count in lacking.items() if count)
         what = "interrupted; " if outcome.interrupted else ""
-        typer.echo(f"{what}{counts}: the same command goes on, `harness status` tells more", err=True)
+        again = "with --retry-failed they are tried again" if outcome.num_failed else "the same command goes on"
+        typer.echo(f"{what}{counts}: {again}, `harness status` tells more", err=True)
         raise typer.Exit(INCOMPLETE)
 
 
@@ -107,6 +138,8 @@ def tune(
     ] = None,
     num_seeds: Annotated[int, typer.Option(min=1, help="Seeds of the written sweep, none of them the search's.")] = 3,
     slots: Slots = None,
+    executor: ExecutorType = None,
+    retry_failed: RetryFailed = False,
     wandb: Wandb = True,
     storage: Storage = None,
 ) -> None:
@@ -121,7 +154,15 @@ def tune(
     check_data(loaded)
     file = out or loaded.path.with_name(f"{loaded.path.stem}_tuned.yaml")
     writable(results)
-    outcome = run_sweep(loaded, results, slots=slots, wandb=wandb, console=console(stderr=True), storage=storage)
+    outcome = run_sweep(
+        on_executor(loaded, executor),
+        results,
+        slots=slots,
+        wandb=wandb,
+        retry_failed=retry_failed,
+        console=console(stderr=True),
+        storage=storage,
+    )
     if outcome.num_failed or outcome.num_pending:
         typer.echo("the search is not over: the same command goes on, `harness status` tells more", err=True)
         raise typer.Exit(INCOMPLETE)
@@ -133,19 +174,33 @@ def tune(
 
 @app.command()
 def status(
-    sweep: Annotated[str | None, typer.Argument(metavar="SWEEP", help="A sweep file; without it, every run.")] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Argument(metavar="SWEEP", help="A sweep file, or the name of a sweep on record; without it, every run."),
+    ] = None,
     overrides: Overrides = None,
     results: Results = RESULTS,
+    once: Annotated[bool, typer.Option("--once", help="Print where runs stand, and end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shows how far runs are, and why one failed."""
-    from harness.launch.status import all_status, print_status, sweep_status
+    """Shows how far runs are, and why one failed: live on a terminal until q is pressed, else once."""
+    from harness.launch.looks import look_around, print_look
 
     if sweep is None and overrides:
         raise UserError("--set changes a sweep: name the sweep file too")
-    folder = existing(results)
-    rows = all_status(folder) if sweep is None else sweep_status(known(sweep, overrides, folder), folder)
+    folder, out = existing(results), console()
+    asked = None if sweep is None else load_or_name(sweep, overrides)
+    if asked is not None and not isinstance(asked, str):
+        from harness.record.sweep_record import with_recorded_trials
+
+        asked = with_recorded_trials(asked, folder)
+    if out.is_terminal and not once and not as_json:
+        from harness.launch.live import watch
+
+        watch(folder, asked, out)
+        return
+    look = look_around(folder, asked)
     if as_json:
-        print_json([row.as_json() for row in rows])
+        print_json(look.as_json())
     else:
-        print_status(rows, console())
+        print_look(look, out)

@@ -1,223 +1,274 @@
-"""Worker processes on this machine: one slot is the devices of one run and a budget of CPU threads.
+"""Worker processes on this machine: devices shared as far as measured memory allows, CPU threads divided among them.
 
-A run on several devices is still one worker here: it starts its further processes itself (harness/train/group.py), in
-its own process group and with its lock.
-
-GPUs are counted without torch, by `CUDA_VISIBLE_DEVICES` where it is set and by `nvidia-smi -L` elsewhere, so a driver
-starts quickly and holds no GPU memory. An executor only starts, watches and stops workers: what their end means is the
-driver's to decide.
+Without GPUs the machine's cores are divided into slots. With GPUs, a run whose kind has been measured shares a device
+with others while their peaks fit; one that has not, or that ran out of memory, has its devices to itself. A run on
+several devices is still one worker here: it starts its further processes itself (harness/train/group.py).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from harness.errors import UserError
-from harness.launch.lock import RunLock
-from harness.record.atomic import write_json
+from harness.launch.devices import gpu_memory_gib, host_memory_gib, num_cores, num_out_of_memory, visible_gpus
+from harness.launch.executor import Demand, End, Handle, Launch
+from harness.launch.forking import PER_WORKER, SINGLE_THREADED, WORKER, ForkServer, ForkServerError
+from harness.launch.local_process import AdoptedProcess, LocalProcess, Process
 from harness.record.folder import RunFolder
+from harness.record.process import ProcessId
 from harness.spec import Execution, Job
+from harness.spec.executor import ExecutorSettings
+
+MARGIN = 1.15
+"""Of a measured peak: another seed's completions may be longer."""
+SHARING = 4
+"""Workers that may share a GPU where their memory allows it; with more, each has fewer CPU threads than it needs."""
+SHARE = 0.95
+"""Of a memory that is given away; the rest is for what nobody measures."""
 
 
-class WorkerProcess(Protocol):
-    """One worker that was started."""
+@dataclass
+class _Placed:
+    """A worker, where it runs and what it may take."""
 
-    def poll(self) -> int | None:
-        """The exit code, minus the signal's number where a signal ended it; None while the worker lives."""
-
-    def stop(self) -> None:
-        """Asks the worker to save and end; asked again, ends it at once. Returns without waiting."""
-
-
-class Executor(Protocol):
-    """A place where workers run."""
-
-    @property
-    def num_slots(self) -> int:
-        """Workers that fit at the same time."""
-
-    def start(self, job: Job, folder: RunFolder, lock: RunLock) -> WorkerProcess:
-        """Writes `job.json` and starts its worker, which inherits the lock."""
+    worker: LocalWorker
+    demand: Demand
+    gpus: tuple[int, ...]
 
 
-class LocalProcess:
-    """A worker on this machine, in a session of its own: a terminal's Ctrl-C reaches the driver alone."""
+class LocalWorker:
+    """A worker on this machine."""
 
-    def __init__(self, process: subprocess.Popen[bytes], grace_s: float) -> None:
+    def __init__(self, process: Process, gpus: Sequence[int]) -> None:
         self._process = process
-        self._grace_s = grace_s
-        self._deadline: float | None = None
+        self._gpus = tuple(gpus)
+        self._oom_before = num_out_of_memory()
 
     @property
     def pid(self) -> int:
         """The process id; also the id of its group."""
         return self._process.pid
 
-    def poll(self) -> int | None:
-        """The exit code or None; kills a worker that outlived its grace."""
-        code = self._process.poll()
-        if code is None:
-            if self._deadline is not None and time.monotonic() > self._deadline:
-                self._kill_group()
-        elif code < 0:
-            self._kill_group()  # what a killed worker had started is nobody's now
-        return code
+    @property
+    def handle(self) -> Handle:
+        """The process, among all that were and will be, and its GPUs."""
+        return {"executor": "local", "process": self._process.id.as_json(), "gpus": list(self._gpus)}
+
+    @property
+    def place(self) -> str:
+        """Its GPUs, or this machine."""
+        host = self._process.id.host
+        return f"{host} gpu {','.join(map(str, self._gpus))}" if self._gpus else host
+
+    @property
+    def waits(self) -> bool:
+        """Never: it was started only because there was room."""
+        return False
+
+    def poll(self) -> End | None:
+        """How it ended; None while it lives."""
+        end = self._process.poll()
+        if end is None:
+            return None
+        starved = num_out_of_memory() > self._oom_before
+        words = "the kernel ended processes here for want of memory" if starved else ""
+        return End(end.code, words, out_of_memory=starved and end.code in (None, -9))
 
     def stop(self) -> None:
-        """SIGTERM to the worker, SIGKILL to its whole group when the grace is over or on a second call."""
-        if self._process.poll() is not None:
-            return
-        if self._deadline is None:
-            self._deadline = time.monotonic() + self._grace_s
-            self._process.send_signal(signal.SIGTERM)
-        else:
-            self._kill_group()
-
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        """SIGTERM, then SIGKILL."""
+        self._process.stop()
 
 
 class LocalExecutor:
-    """Slots on this machine.
+    """This machine's devices and cores.
 
     Args:
-        slots: Workers at the same time; by default as many as there are GPUs for, else one per two CPU cores. More than
-            that share GPUs.
-        command: What is started, with the path of a `job.json` added; by default the installed worker.
-        grace_s: Seconds between SIGTERM and SIGKILL; a worker needs them to finish its step and save.
+        settings: `slots` in place of what fits, and the time that a worker has to save.
         execution: Of the runs to come: their devices.
+        module: The worker's, which is run as ``python -m`` does; forked from a process that has imported it, where the
+            system allows that.
+        command: Started in place of the module, with the path of a `job.json` added.
 
     Raises:
-        UserError: `slots` is below 1, or a run wants more devices than there are.
+        UserError: A run wants more devices than there are.
     """
+
+    queues = False
 
     def __init__(
         self,
-        slots: int | None = None,
-        command: Sequence[str] | None = None,
-        grace_s: float = 30.0,
+        settings: ExecutorSettings = ExecutorSettings(),  # noqa: B008 - frozen
         execution: Execution = Execution(),  # noqa: B008 - frozen
+        module: str = WORKER,
+        command: Sequence[str] | None = None,
     ) -> None:
-        if slots is not None and slots < 1:
-            raise UserError(f"slots must be at least 1, not {slots}")
         self._gpus = () if execution.device == "cpu" else visible_gpus(os.environ)
         self._num_devices = execution.devices
         cores = num_cores()
         if self._num_devices > (len(self._gpus) or cores):
             there = f"{len(self._gpus)} GPUs" if self._gpus else f"no GPU for them and {cores} CPU cores"
             raise UserError(f"execution.devices is {self._num_devices}, but this machine has {there}")
+        self._slots = settings.slots
+        self._gpu_gib = gpu_memory_gib(self._gpus)
+        self._host_gib = host_memory_gib()
         by_default = len(self._gpus) // self._num_devices or max(1, cores // max(2, self._num_devices))
-        self._num_slots = slots or by_default
-        self._num_threads = max(1, cores // self._num_slots // self._num_devices)
-        self._command = tuple(command or (sys.executable, "-m", "harness.worker"))
-        self._grace_s = grace_s
-        self._workers: dict[int, LocalProcess] = {}
+        self._num_slots = settings.slots or by_default
+        # A run keeps the threads that its sums depend on, however many come to share its GPUs.
+        shared = self._gpus and not settings.slots
+        self._most = (
+            max(by_default, min(SHARING * by_default, cores // self._num_devices)) if shared else self._num_slots
+        )
+        self._num_threads = max(1, cores // self._most // self._num_devices)
+        self._module = module
+        self._command = tuple(command or (sys.executable, "-m", module))
+        self._may_fork = command is None
+        self._has_started = False
+        self._server: ForkServer | None = None
+        self._grace_s = settings.grace_s
+        self._placed: list[_Placed] = []
 
     @property
     def num_slots(self) -> int:
-        """Workers that fit at the same time."""
+        """Workers that fit at the same time, as far as can be foreseen."""
         return self._num_slots
 
-    def start(self, job: Job, folder: RunFolder, lock: RunLock) -> LocalProcess:
-        """Writes `job.json` with the threads of each process and starts the worker, its output appended to the log.
+    @property
+    def num_threads(self) -> int:
+        """CPU threads of each process of a worker, where its job does not say."""
+        return self._num_threads
 
-        Args:
-            job: What to do; a `num_threads` above 0 is kept.
-            folder: Where it goes.
-            lock: Held by the caller; the worker shares it from here on.
+    def has_room(self, demand: Demand) -> bool:
+        """Whether a worker fits beside those that live."""
+        self._forget_ended()
+        if len(self._placed) >= self._most:
+            return False
+        if self._slots is None and not self._fits_host(demand):
+            return False
+        return not self._gpus or len(self._free_gpus(demand)) >= self._num_devices
+
+    def start(self, launches: Sequence[Launch]) -> list[LocalWorker]:
+        """Writes each `job.json` and starts its worker, its output appended to the log.
 
         Raises:
-            RuntimeError: Every slot is taken.
+            RuntimeError: There is no room.
         """
-        slot = next((slot for slot in range(self._num_slots) if self._is_free(slot)), None)
-        if slot is None:
-            raise RuntimeError(f"all {self._num_slots} slots are taken")
-        job = job.model_copy(update={"num_threads": job.num_threads or self._num_threads})
-        write_json(folder.job_json, job.model_dump(mode="json"))
+        workers = []
+        for launch in launches:
+            if not self.has_room(launch.demand):
+                raise RuntimeError("there is no room for another worker")
+            gpus = tuple(self._free_gpus(launch.demand)[: self._num_devices])
+            job = launch.job.model_copy(update={"num_threads": launch.job.num_threads or self._num_threads})
+            launch.files.write_json(launch.folder.job_json, job.model_dump(mode="json"))
+            process = self._forked(launch.folder, gpus, job) or self._spawned(launch.folder, gpus, job)
+            worker = LocalWorker(process, gpus)
+            self._placed.append(_Placed(worker, launch.demand, gpus))
+            workers.append(worker)
+        return workers
+
+    def adopt(self, handle: Handle) -> LocalWorker | None:
+        """A worker of another driver of this machine; None where it is another's, or over."""
+        if handle.get("executor") != "local":
+            return None
+        process = ProcessId.from_json(handle["process"])
+        if process.is_alive is not True:
+            return None
+        gpus = tuple(handle.get("gpus", ()))
+        worker = LocalWorker(AdoptedProcess(process, self._grace_s), gpus)
+        # What it takes was its driver's to know; nobody joins it.
+        self._placed.append(_Placed(worker, Demand(self._num_devices, alone=True), gpus))
+        return worker
+
+    def close(self) -> None:
+        """Ends the fork server; its workers go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _forked(self, folder: RunFolder, gpus: Sequence[int], job: Job) -> Process | None:
+        """A worker from the fork server; None where there is none yet, or none any more.
+
+        The server is started beside the first worker that has had one before it: a single run needs none.
+        """
+        if not self._may_fork:
+            return None
+        if self._server is None and not self._has_started:
+            self._has_started = True
+            return None
+        try:
+            if self._server is None:
+                common = os.environ | worker_environment(job.num_threads)
+                self._server = ForkServer(common, self._module)
+            if not self._server.is_ready and not self._server.is_lost:
+                return None
+            own = {
+                name: value for name, value in self._environment(gpus, job.num_threads).items() if name in PER_WORKER
+            }
+            return self._server.start(folder.job_json, own, folder.log, self._grace_s)
+        except ForkServerError:
+            if self._server is None or self._server.is_lost:
+                self._may_fork = False
+            return None
+
+    def _spawned(self, folder: RunFolder, gpus: Sequence[int], job: Job) -> Process:
         with open(folder.log, "ab") as log:
             process = subprocess.Popen(
                 [*self._command, str(folder.job_json)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._environment(slot, job.num_threads),
+                env=os.environ | self._environment(gpus, job.num_threads),
                 start_new_session=True,
-                pass_fds=(lock.fileno(),),
             )
-        self._workers[slot] = LocalProcess(process, self._grace_s)
-        return self._workers[slot]
+        return LocalProcess(process, self._grace_s)
 
-    def _is_free(self, slot: int) -> bool:
-        return slot not in self._workers or self._workers[slot].poll() is not None
+    def _forget_ended(self) -> None:
+        self._placed = [placed for placed in self._placed if placed.worker.poll() is None]
 
-    def _environment(self, slot: int, num_threads: int) -> dict[str, str]:
-        environment = dict(os.environ)
-        environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(num_threads)
-        environment["TOKENIZERS_PARALLELISM"] = "false"
-        # A worker that dies without a word leaves its last lines, and the place of a crash, in its log.
-        environment["PYTHONUNBUFFERED"] = environment["PYTHONFAULTHANDLER"] = "1"
+    def _fits_host(self, demand: Demand) -> bool:
+        if self._host_gib is None or not self._placed:
+            return True
+        taken = sum(placed.demand.host_gib or 0.0 for placed in self._placed)
+        return (taken + (demand.host_gib or 0.0)) * MARGIN <= self._host_gib * SHARE
+
+    def _free_gpus(self, demand: Demand) -> list[int]:
+        """The GPUs with room for a run, by their places; those that hold least come first."""
+        held = {gpu: [placed for placed in self._placed if gpu in placed.gpus] for gpu in range(len(self._gpus))}
+        if self._slots is not None:  # who gives a number of slots shares the GPUs evenly among them
+            return sorted(held, key=lambda gpu: (len(held[gpu]), gpu))
+        free = [gpu for gpu, others in held.items() if self._fits_gpu(demand, [other.demand for other in others])]
+        return sorted(free, key=lambda gpu: (len(held[gpu]), gpu))
+
+    def _fits_gpu(self, demand: Demand, others: Sequence[Demand]) -> bool:
+        if not others:
+            return True
+        everybody = [demand, *others]
+        if self._gpu_gib is None or any(one.alone or one.device_gib is None for one in everybody):
+            return False
+        return sum(one.device_gib or 0.0 for one in everybody) * MARGIN <= self._gpu_gib * SHARE
+
+    def _environment(self, gpus: Sequence[int], num_threads: int) -> dict[str, str]:
+        environment = worker_environment(num_threads)
         if self._gpus:
-            first = slot * self._num_devices
-            chosen = [self._gpus[place % len(self._gpus)] for place in range(first, first + self._num_devices)]
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus[place] for place in gpus)
         return environment
 
 
-def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The GPUs that workers may use, each as a value for `CUDA_VISIBLE_DEVICES`.
+def worker_environment(num_threads: int) -> dict[str, str]:
+    """What every worker finds in its environment, wherever it runs.
 
     Args:
-        environment: Environment variables. As CUDA reads it, `CUDA_VISIBLE_DEVICES` ends at its first empty or
-            negative entry.
-
-    Returns:
-        The entries of `CUDA_VISIBLE_DEVICES` where it is set, else the UUIDs that `nvidia-smi -L` lists (an index
-        would depend on CUDA's order of devices), else nothing.
+        num_threads: CPU threads of each of its processes.
     """
-    chosen = environment.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None:
-        try:
-            listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return ()
-        return listed_gpus(listing.stdout)
-    entries: list[str] = []
-    for entry in chosen.split(","):
-        entry = entry.strip()
-        if not entry or entry.startswith("-"):
-            break
-        entries.append(entry)
-    return tuple(entries)
-
-
-def listed_gpus(listing: str) -> tuple[str, ...]:
-    """The UUIDs in the output of `nvidia-smi -L`; a GPU that is cut into MIG devices is given as those devices."""
-    devices: list[str] = []
-    for line in listing.splitlines():
-        found = re.search(r"UUID: ([\w/-]+)\)", line)
-        if found is None:
-            continue
-        if found[1].startswith("MIG-") and devices and devices[-1].startswith("GPU-"):
-            devices.pop()
-        devices.append(found[1])
-    return tuple(devices)
-
-
-def num_cores() -> int:
-    """CPU cores that this process may use, at least 1: its affinity mask, bounded by a container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, int(quota) // int(period))
-    return max(1, cores)
+    return {
+        "OMP_NUM_THREADS": str(num_threads),
+        "MKL_NUM_THREADS": str(num_threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        # A worker that dies without a word leaves its last lines, and the place of a crash, in its log.
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        **SINGLE_THREADED,
+    }

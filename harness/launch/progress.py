@@ -103,6 +103,19 @@ class Progress:
         self._ended(run_id)
         self.line(f"stopped    {run_id}; it will resume", "yellow")
 
+    def again(self, run_id: str, reason: str, *, smaller: bool) -> None:
+        """A run's worker ended before its time; the run goes on."""
+        self._ended(run_id)
+        what = "with smaller passes" if smaller else "from where it was"
+        self.line(f"again      {run_id}: {reason + '; ' if reason else ''}it goes on {what}", "yellow")
+
+    def adopted(self, run_id: str, folder: RunFolder) -> None:
+        """A live worker was taken over from a driver that is gone."""
+        self.line(f"adopted    {run_id}: its driver is gone, its worker is not")
+        self._started[run_id] = time.monotonic()
+        if self._bars is not None:
+            self._live[run_id] = _LiveRun(folder, self._bars.add_task(f"  {run_id}", total=None, detail="adopted"))
+
     def elsewhere(self, run_id: str) -> None:
         """A run is being done by another driver."""
         self.line(f"elsewhere  {run_id}: another driver is running it; waiting for it")

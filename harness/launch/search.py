@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from harness.errors import SpecError, UserError
 from harness.launch.feed import End
 from harness.launch.objectives import final_values, interim_values, timeline
-from harness.record.studies import study_name
+from harness.record.studies import storage_error, study_name
 from harness.spec.expand import Cell
 from harness.spec.keys import Value
 from harness.spec.methods import Trained
@@ -77,7 +77,7 @@ class Search:
                 load_if_exists=True,
             )
         except Exception as error:
-            raise UserError(f"cannot open the study's storage {storage}: {str(error).splitlines()[0]}") from error
+            raise storage_error(storage, error) from error
         if self.settings.sampler == "grid":
             self._enqueue(self.settings.grid(self.combination))
         elif not self.trials:

@@ -10,10 +10,11 @@ from optuna.trial import TrialState
 
 from harness.errors import SpecError, UserError
 from harness.launch.feed import End
-from harness.launch.lock import take_lock
 from harness.launch.objectives import check_objectives
 from harness.launch.search import ENDED, Proposal, Search
 from harness.record.folder import RunFolder
+from harness.record.lease import BEATS, Lease, read_owner, reserve
+from harness.record.pulse import Watch
 from harness.record.studies import default_storage
 from harness.record.sweep_record import write_sweep_record
 from harness.spec.sweep import Sweep, SweepRun
@@ -25,6 +26,7 @@ class Searches:
     Args:
         sweep: With a study.
         results: The results folder.
+        pulse: The driver's sign of life.
         storage: A URL as Optuna takes it; by default a SQLite file in the results folder.
 
     Raises:
@@ -32,7 +34,7 @@ class Searches:
         UserError: The storage cannot be opened, or another driver on these results is searching the study.
     """
 
-    def __init__(self, sweep: Sweep, results: str | Path, storage: str | None = None) -> None:
+    def __init__(self, sweep: Sweep, results: str | Path, pulse: Path, storage: str | None = None) -> None:
         assert sweep.study is not None
         self._results, self._sweep, self._study = Path(results), sweep, sweep.study
         if self._study.pruner != "none" and not sweep.evaluation.every:
@@ -40,9 +42,7 @@ class Searches:
         for found in sweep.searches:
             check_objectives(self._study, sweep.trial(found, sweep.probe))
         # The process that owns the study; two would both propose, and both tell.
-        self._lock = take_lock(self._results / "studies" / f".{sweep.name}")
-        if self._lock is None:
-            raise UserError(f"another driver is searching {sweep.name}: wait for it, or stop it")
+        self._lease = _take(self._results / "studies" / f".{sweep.name}", pulse, sweep)
         storage = storage or default_storage(results, sweep)
         self._searches = [Search(sweep, found, storage) for found in sweep.searches]
         self._started = time.monotonic()
@@ -103,8 +103,7 @@ class Searches:
 
     def close(self) -> None:
         """Leaves the study to another driver."""
-        if self._lock is not None:
-            self._lock.release()
+        self._lease.release()
 
     def _is_news(self, run_id: str) -> bool:
         """Whether a run's metrics have grown since they were last looked at."""
@@ -140,3 +139,17 @@ class Searches:
             if trial.user_attrs.get("run_ids")
         ]
         write_sweep_record(self._results, self._known(), trials)
+
+
+def _take(folder: Path, pulse: Path, sweep: Sweep) -> Lease:
+    """The lease of a study; one of a driver on another machine that may be dead is watched for as long as it takes."""
+    watch, lease_s = Watch(), sweep.execution.lease_s
+    while (owner := read_owner(folder)) is not None and not owner.is_gone(watch):
+        if owner.process.is_alive or watch.has_changed(owner.pulse):
+            break
+        time.sleep(lease_s / BEATS)
+    else:
+        lease = reserve(folder, owner, pulse=pulse, lease_s=lease_s)
+        if lease is not None:
+            return lease
+    raise UserError(f"another driver is searching {sweep.name}: wait for it, or stop it with `harness stop`")

@@ -1,13 +1,11 @@
 """Where runs stand, read from the run folders: what `harness status` prints.
 
-A state that says "running" is believed only while somebody works on the run: a held lock, a live process on this
-machine, or on another machine a heartbeat of the last minute. Otherwise the run was interrupted and is pending again.
+A state that says "running" is believed only while somebody holds the run's lease and lives, as far as one look can
+tell. Otherwise the run was interrupted and is pending again.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,18 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from harness.launch.lock import is_locked
 from harness.launch.table import counted, print_line, print_table
-from harness.record.atomic import read_json
-from harness.record.folder import RunFolder, run_folders
-from harness.record.state import RunState, is_alive, is_complete, read_state
+from harness.record.folder import RunFolder
+from harness.record.index import RunIndex, completes
+from harness.record.lease import read_owner
+from harness.record.state import RunState
 from harness.spec.methods import Evaluation
 
 if TYPE_CHECKING:
     from harness.spec.sweep import Sweep
-
-HEARTBEAT_TIMEOUT_S = 60.0
-"""A worker on another machine that has been silent for longer counts as dead."""
 
 
 @dataclass(frozen=True)
@@ -60,24 +55,37 @@ class StatusRow:
         return asdict(self) | {"targets": list(self.targets)}
 
 
-def current_status(folder: RunFolder, targets: Sequence[str], evaluation: Evaluation) -> tuple[str, str | None]:
+def current_status(
+    results: str | Path, run_id: str, targets: Sequence[str], evaluation: Evaluation, index: RunIndex
+) -> tuple[str, str | None, RunState]:
     """What a run is for somebody who asks for these targets, evaluated like this.
 
+    Args:
+        results: The results folder.
+        run_id: The run's name.
+        targets: What it is to be evaluated on.
+        evaluation: How.
+        index: Of the results folder.
+
     Returns:
-        The status and a note, or None: a run that is complete for less than what is asked is "pending" with the note
-        "targets missing"; one whose worker is gone is "pending" with the note "interrupted".
+        The status, a note or None, and the state on record: a run that is complete for less than what is asked is
+        "pending" with the note "targets missing"; one whose worker is gone is "pending" with the note "interrupted".
     """
-    if not folder.path.is_dir():
-        return "pending", None
-    if is_complete(folder, targets, evaluation):
-        return "completed", None
-    state = read_state(folder)
-    if is_locked(folder.path):
-        return "running", _doing(state) if state.status == "running" else "starting"
+    summary, state = index.status(run_id)
+    if completes(summary, targets, evaluation):
+        return "completed", None, state
+    return *_incomplete(RunFolder(results, run_id), state), state
+
+
+def _incomplete(folder: RunFolder, state: RunState) -> tuple[str, str | None]:
+    owner = read_owner(folder.path)
+    if owner is not None and owner.seems_alive:
+        is_working = owner.role == "worker" and state.status == "running"
+        return "running", _doing(state) if is_working else "starting"
     if state.status == "completed":
         return "pending", "targets missing"
     if state.status == "running":
-        return ("running", _doing(state)) if has_worker(state) else ("pending", "interrupted")
+        return "pending", "interrupted"
     return state.status, "interrupted" if state.status == "pending" and state.step else None
 
 
@@ -85,76 +93,98 @@ def _doing(state: RunState) -> str | None:
     return f"{state.phase} {state.target}" if state.target else state.phase
 
 
-def has_worker(state: RunState) -> bool:
-    """Whether the process that wrote a state still lives, as far as can be told from here."""
-    alive = is_alive(state)
-    if alive is None:
-        return time.time() - (state.heartbeat or 0.0) < HEARTBEAT_TIMEOUT_S
-    return alive and state.pid is not None and not _is_zombie_or_younger(state.pid, state.heartbeat or 0.0)
+def sweep_status(sweep: Sweep, results: str | Path, index: RunIndex | None = None) -> list[StatusRow]:
+    """One row per run of a sweep, in its order.
 
-
-def _is_zombie_or_younger(pid: int, heartbeat: float) -> bool:
-    """Whether a process has ended, or began after a heartbeat so that its number is another's now; by Linux's /proc."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return False
-    began = time.time() - uptime + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return fields[0] in "ZX" or began > heartbeat + 5.0
-
-
-def sweep_status(sweep: Sweep, results: str | Path) -> list[StatusRow]:
-    """One row per run of a sweep, in its order."""
+    Args:
+        sweep: Whose runs.
+        results: The results folder.
+        index: Of that folder, where there is one at hand.
+    """
+    if index is None:
+        with RunIndex(results) as index:
+            return sweep_status(sweep, results, index)
     rows = []
     for run in sweep.runs.values():
-        folder = RunFolder(results, run.run_id)
-        spec = run.spec.model_dump(mode="json")
-        rows.append(_row(folder, spec, run.targets, sweep.evaluation))
+        num_steps = getattr(run.spec.method, "num_steps", 0)
+        about = (run.spec.method.type, run.spec.source, run.spec.seed, num_steps)
+        rows.append(row_of(results, run.run_id, about, run.targets, sweep.evaluation, index))
     return rows
 
 
-def all_status(results: str | Path) -> list[StatusRow]:
-    """One row per run folder under a results folder, by run id, for the targets its last worker was given."""
+def all_status(results: str | Path, index: RunIndex | None = None) -> list[StatusRow]:
+    """One row per run folder under a results folder, by run id, for the targets its last worker was given.
+
+    Args:
+        results: The results folder.
+        index: Of that folder, where there is one at hand.
+    """
+    if index is None:
+        with RunIndex(results) as index:
+            return all_status(results, index)
     rows = []
-    for folder in run_folders(results):
-        if folder.job_json.is_file():
-            job = read_json(folder.job_json)
-        elif folder.run_json.is_file():  # a worker that was started by hand, with its job elsewhere
-            record = read_json(folder.run_json)
-            job = {**record["job"], "spec": record["spec"]}
-        else:
+    for run_id in index.run_ids():
+        try:
+            job = index.job(run_id) or {}
+            spec, targets = job["spec"], tuple(job["targets"])
+            about = (spec["method"]["type"], spec["source"], spec["seed"], spec["method"].get("num_steps", 0))
+            evaluation = Evaluation.model_validate(job["evaluation"])
+        except (KeyError, TypeError, AttributeError, ValueError):  # no run, or one that nobody can tell anything of
             continue
-        rows.append(_row(folder, job["spec"], tuple(job["targets"]), Evaluation.model_validate(job["evaluation"])))
+        rows.append(row_of(results, run_id, about, targets, evaluation, index))
     return rows
 
 
-def _row(folder: RunFolder, spec: Mapping[str, Any], targets: tuple[str, ...], evaluation: Evaluation) -> StatusRow:
-    status, note = current_status(folder, targets, evaluation)
-    state = read_state(folder)
+def row_of(
+    results: str | Path,
+    run_id: str,
+    about: tuple[str, str | None, int, int],
+    targets: tuple[str, ...],
+    evaluation: Evaluation,
+    index: RunIndex,
+) -> StatusRow:
+    """The row of one run.
+
+    Args:
+        results: The results folder.
+        run_id: The run's name.
+        about: Its method, source, seed and number of training steps.
+        targets: What it is to be evaluated on.
+        evaluation: How.
+        index: Of the results folder.
+    """
+    status, note, state = current_status(results, run_id, targets, evaluation, index)
+    method, source, seed, num_steps = about
     updated = None
     if state.heartbeat:
         updated = datetime.fromtimestamp(state.heartbeat, UTC).isoformat(timespec="seconds")
     return StatusRow(
-        run_id=folder.path.name,
-        method=spec["method"]["type"],
-        source=spec["source"],
-        seed=spec["seed"],
+        run_id=run_id,
+        method=method,
+        source=source,
+        seed=seed,
         targets=targets,
         status=status,
         step=state.step,
-        num_steps=state.num_steps or spec["method"].get("num_steps", 0),
+        num_steps=state.num_steps or num_steps,
         error=state.error if status == "failed" else None,
         updated=updated,
         note=note,
     )
 
 
-def print_status(rows: Sequence[StatusRow], console: Console) -> None:
-    """Prints a line per run and how many have each status."""
+def print_status(rows: Sequence[StatusRow], console: Console, words: Mapping[str, str] | None = None) -> None:
+    """Prints a line per run and how many have each status.
+
+    Args:
+        rows: The runs.
+        console: Where to.
+        words: More to be told of some of them, by run id.
+    """
     if not rows:
         print_line(console, "no runs")
         return
+    words = words or {}
     cells = [
         (
             row.run_id,
@@ -162,7 +192,7 @@ def print_status(rows: Sequence[StatusRow], console: Console) -> None:
             row.status,
             f"{row.step}/{row.num_steps}" if row.num_steps and row.status != "completed" else "",
             row.updated or "",
-            row.error or row.note or "",
+            "  ".join(word for word in (row.error or row.note, words.get(row.run_id)) if word),
         )
         for row in rows
     ]

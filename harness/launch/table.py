@@ -24,7 +24,8 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints rows to a console; cells that are the name of a status are coloured on a terminal."""
     if not console.is_terminal:
-        print_line(console, plain_table(columns, rows))
+        # Thousands of lines that nothing is to be done with: rich would take them apart and put them together again.
+        console.file.write(plain_table(columns, rows) + "\n")
         return
     kept = [at for at in range(len(columns)) if not rows or any(row[at] for row in rows)]
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -7,9 +7,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.record.folder import RunFolder
-from harness.record.state import RunState, mark_failed
-
+MEMORY_WORDS = ("oom_kill", "oom-kill", "out of memory: killed process", "memory cgroup out of memory")
 TAIL_BYTES = 16384
 SIGNAL_HINTS = {
     "SIGKILL": "killed by hand or for memory",
@@ -19,33 +17,27 @@ SIGNAL_HINTS = {
 }
 
 
-def record_silent_end(folder: RunFolder, code: int, log_lines: Sequence[str]) -> RunState:
-    """Marks the run failed, with the end of its log in place of a traceback.
-
-    Args:
-        folder: The run's.
-        code: The exit code; minus the signal's number where a signal ended the worker.
-        log_lines: The last lines of its log.
-
-    Returns:
-        The state written.
-    """
-    return mark_failed(folder, end_sentence(code, log_lines), detail="\n".join(log_lines) or None)
-
-
-def end_sentence(code: int, log_lines: Sequence[str]) -> str:
+def end_sentence(code: int | None, log_lines: Sequence[str], words: str = "") -> str:
     """How a worker ended, such as ``"the worker was ended by SIGKILL (killed by hand or for memory)"``.
 
     Args:
-        code: As :func:`record_silent_end` has it.
+        code: The exit code; minus the signal's number where a signal ended the worker; None where nobody knows it.
         log_lines: The last one is quoted where no signal explains the end.
+        words: What the executor heard about it.
     """
+    if code is None:
+        return "the worker was lost" + (f": {words}" if words else "")
     if code < 0:
         name = signal_name(-code)
-        hint = SIGNAL_HINTS.get(name)
+        hint = words or SIGNAL_HINTS.get(name)
         return f"the worker was ended by {name}" + (f" ({hint})" if hint else "")
     sentence = f"the worker ended with exit code {code} and left no complete summary"
     return sentence + (f"; its last words: {log_lines[-1].strip()}" if log_lines else "")
+
+
+def tells_of_memory(log_lines: Sequence[str]) -> bool:
+    """Whether the end of a log says that a process was ended for want of memory, as the kernel and SLURM put it."""
+    return any(word in line.lower() for line in log_lines for word in MEMORY_WORDS)
 
 
 def signal_name(number: int) -> str:

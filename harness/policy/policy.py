@@ -165,12 +165,13 @@ def _read(name: str, source: str, dtype: torch.dtype) -> tuple[Any, Processing]:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         loaded, report = AutoModelForImageTextToText.from_pretrained(
             source,
             config=config,
             dtype=dtype,
             use_safetensors=True,
+            trust_remote_code=False,
             attn_implementation="sdpa",
             ignore_mismatched_sizes=True,
             output_loading_info=True,

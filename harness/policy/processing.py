@@ -46,11 +46,11 @@ def read_processing(source: str, model_type: str) -> Processing:
     from transformers.processing_utils import ProcessorMixin
 
     if model_type not in FAMILIES:
-        processor = AutoProcessor.from_pretrained(source)
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
         if processor.tokenizer.chat_template is None:
             processor.tokenizer.chat_template = processor.chat_template
         return Processing(processor.tokenizer, processor.image_processor, processor, {})
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     settings: dict[str, Any] = ProcessorMixin.get_processor_dict(source)[0]
     # Many repositories keep the template in chat_template.json, where only processor classes look.
     tokenizer.chat_template = settings.get("chat_template") or tokenizer.chat_template
@@ -68,4 +68,4 @@ def _image_processor(source: str) -> Any:
     # What the first Qwen2.5-VL repositories name is gone from transformers; it was Qwen2-VL's under another name.
     if settings.get("image_processor_type") == "Qwen2_5_VLImageProcessor":
         return Qwen2VLImageProcessorPil.from_pretrained(source)
-    return AutoImageProcessor.from_pretrained(source, backend="pil")
+    return AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)

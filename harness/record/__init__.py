@@ -7,7 +7,6 @@ from harness.record.recorder import Recorder
 from harness.record.state import (
     RunState,
     answers,
-    is_alive,
     is_complete,
     mark_failed,
     read_state,
@@ -21,7 +20,6 @@ __all__ = [
     "RunFolder",
     "RunState",
     "append_jsonl",
-    "is_alive",
     "answers",
     "is_complete",
     "mark_failed",

@@ -8,6 +8,7 @@ and the next append removes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -45,7 +46,7 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: A number is not finite; JSON has no word for it.
         TypeError: A value is nothing that JSON knows.
     """
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, encode_json(value).decode())
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -54,7 +55,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         ValueError: A number is not finite.
     """
-    write_text(path, _lines(rows))
+    write_text(path, encode_jsonl(rows).decode())
 
 
 def append_jsonl(path: Path, rows: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> None:
@@ -65,7 +66,7 @@ def append_jsonl(path: Path, rows: Mapping[str, Any] | Iterable[Mapping[str, Any
     Raises:
         ValueError: A number is not finite; nothing is written.
     """
-    lines = _lines([rows] if isinstance(rows, Mapping) else rows).encode()
+    lines = encode_jsonl([rows] if isinstance(rows, Mapping) else rows)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -82,8 +83,17 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_json_or(path: Path, otherwise: Any) -> Any:
+    """The value of a JSON file; something else where the file is missing, torn, or of another type than that."""
+    try:
+        value = read_json(path)
+    except (FileNotFoundError, DataError):
+        return otherwise
+    return value if isinstance(value, type(otherwise)) else otherwise
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -106,6 +116,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows if last is None else [*rows, last]
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def sync(path: Path) -> None:
     """Forces a file, or the names in a folder, to disk; a missing path is nothing to force."""
     try:
@@ -124,14 +140,29 @@ def remove_temporaries(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+def encode_json(value: Any) -> bytes:
+    """One JSON value, indented, as a file holds it.
+
+    Raises:
+        ValueError: A number is not finite; JSON has no word for it.
+        TypeError: A value is nothing that JSON knows.
+    """
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def encode_jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """One JSON object per line, as a file holds them.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 

@@ -12,19 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.record.atomic import (
-    append_jsonl,
-    read_json,
-    read_jsonl,
-    remove_temporaries,
-    sync,
-    write_json,
-    write_jsonl,
-)
+from harness.record.atomic import file_digest, read_json, read_jsonl, remove_temporaries, sync
+from harness.record.failures import Failure, failure_of
+from harness.record.files import Files
 from harness.record.folder import RunFolder
+from harness.record.marks import write_mark
 from harness.record.mirror.mirror import FINISH_TIMEOUT_S, Mirror
 from harness.record.provenance import provenance
-from harness.record.state import SUMMARY_KEYS, Phase, RunState, boot_id, write_state
+from harness.record.state import SUMMARY_KEYS, Phase, RunState, write_state
 from harness.spec.methods import Split
 
 if TYPE_CHECKING:
@@ -48,15 +43,19 @@ class Recorder:
         folder: The run's.
         job: What the worker was handed.
         mirrors: What follows the folder for dashboards.
+        files: The way to write, of who holds the folder; by default nobody else writes there.
     """
 
-    def __init__(self, folder: RunFolder, job: Job, mirrors: Sequence[Mirror] = ()) -> None:
+    def __init__(self, folder: RunFolder, job: Job, mirrors: Sequence[Mirror] = (), files: Files | None = None) -> None:
         self.folder = folder
+        self._files = files or Files(folder.path)
         self._job = job
         self._mirrors = tuple(mirrors)
         self._state = RunState()
         self._written = -math.inf
         self._record: dict[str, Any] = {}
+        self.measured: dict[str, Any] = {}
+        """What this attempt took, in seconds and GiB; kept with the attempt when it ends."""
 
     def start(self, device: str, **resolved: Any) -> None:
         """Opens an attempt: `run.json`, and the state `running`.
@@ -91,13 +90,12 @@ class Recorder:
             "provenance": source,
             "attempts": [*attempts, attempt],
         }
-        write_json(self.folder.run_json, self._record)
+        self._files.write_json(self.folder.run_json, self._record)
         self._state = RunState(
             status="running",
             phase="load",
             pid=os.getpid(),
             host=socket.gethostname(),
-            boot_id=boot_id(),
             attempts=number,
         )
         self._write_state()
@@ -109,19 +107,18 @@ class Recorder:
         """
         for path in (self.folder.metrics, self.folder.completions, self.folder.validations):
             if path.exists():
-                rows = read_jsonl(path)
-                kept = [row for row in rows if row["step"] < step]
-                if len(kept) < len(rows):
-                    write_jsonl(path, kept)
+                # Written anew even where nothing is dropped: what a late owner still appends goes to the old file.
+                self._files.write_jsonl(path, [row for row in read_jsonl(path) if row["step"] < step])
         attempts = self._record["attempts"]
         if step > 0 and len(attempts) > 1:
             attempts[-1]["generation"] = attempts[-2]["generation"]
         attempts[-1]["start_step"] = step
-        write_json(self.folder.run_json, self._record)
+        self._files.write_json(self.folder.run_json, self._record)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Appends a step's metrics to `metrics.jsonl`; a number that is not finite is kept as null."""
-        append_jsonl(self.folder.metrics, {"step": step} | {key: _number(value) for key, value in values.items()})
+        numbers = {key: _number(value) for key, value in values.items()}
+        self._files.append_jsonl(self.folder.metrics, {"step": step, **numbers})
         self._tell_mirrors()
 
     def completions(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -131,7 +128,7 @@ class Recorder:
             step: The training step.
             rows: Each with id, question, completion, reward, accuracy, format and advantage.
         """
-        append_jsonl(self.folder.completions, ({"step": step, **row} for row in rows))
+        self._files.append_jsonl(self.folder.completions, ({"step": step, **row} for row in rows))
 
     def validation(
         self, step: int, target: str, values: Mapping[str, float], rows: Iterable[Mapping[str, Any]] = ()
@@ -144,9 +141,9 @@ class Recorder:
             values: `accuracy` and `format` in [0, 1]; a key becomes `eval/<target>/<key>`.
             rows: One per validation example, as :meth:`evaluation` takes them.
         """
-        append_jsonl(self.folder.validations, ({"step": step, "target": target, **one} for one in rows))
+        self._files.append_jsonl(self.folder.validations, ({"step": step, "target": target, **one} for one in rows))
         row = {f"eval/{target}/{key}": _number(value) for key, value in values.items()}
-        append_jsonl(self.folder.metrics, {"step": step, **row})
+        self._files.append_jsonl(self.folder.metrics, {"step": step, **row})
         self._tell_mirrors()
 
     def evaluation(self, target: str, rows: Iterable[Mapping[str, Any]], split: Split = "test") -> None:
@@ -158,13 +155,21 @@ class Recorder:
                 accuracy_reward, solution, num_tokens.
             split: Of the examples; mirrors show the test split alone.
         """
-        write_jsonl(self.folder.evaluation(target, split), rows)
+        self._files.write_jsonl(self.folder.evaluation(target, split), rows)
         self._tell_mirrors()
 
     def progress(self, phase: Phase, step: int, num_steps: int, target: str | None = None) -> None:
         """Says how far the run is; written at most about once a second, but always when phase or target change."""
         before = self._state
-        self._state = dataclasses.replace(before, phase=phase, step=step, num_steps=num_steps, target=target)
+        self._state = dataclasses.replace(
+            before,
+            phase=phase,
+            step=step,
+            num_steps=num_steps,
+            target=target,
+            peak_host_gib=self.measured.get("peak_host_gib"),
+            peak_device_gib=self.measured.get("peak_device_gib"),
+        )
         turned = (phase, target) != (before.phase, before.target)
         if turned or time.monotonic() - self._written >= STATE_INTERVAL_S:
             self._write_state()
@@ -174,8 +179,15 @@ class Recorder:
         for path in (self.folder.metrics, self.folder.completions, self.folder.validations, self.folder.path):
             sync(path)
 
+    def mark(self, step: int) -> None:
+        """Forces the rows of the first `step` steps to disk and notes what they are; a checkpoint may rely on them."""
+        self.sync()
+        write_mark(self.folder, self._files, step)
+
     def complete(self, summary: Mapping[str, Any]) -> None:
         """Writes `summary.json`, which makes the run completed, and says where everything is.
+
+        It holds the size and SHA-256 of each evaluation's file, so that no reader takes a damaged one for whole.
 
         Args:
             summary: Holds `evaluations`: target -> num_examples, num_correct, accuracy, format, protocol and more;
@@ -196,7 +208,12 @@ class Recorder:
             raise ValueError(f"no evaluation on record for {', '.join(missing)}")
         self.sync()
         self._end_attempt("completed")
-        write_json(self.folder.summary, {"run_id": self.folder.run_id, **summary})
+        evidence = {
+            str(path.relative_to(self.folder.path)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            for split, key in SUMMARY_KEYS.items()
+            for path in (self.folder.evaluation(target, split) for target in summary.get(key, ()))
+        }
+        self._files.write_json(self.folder.summary, {"run_id": self.folder.run_id, **summary, "files": evidence})
         sync(self.folder.path)
         self._state = dataclasses.replace(self._state, status="completed", target=None)
         self._write_state()
@@ -206,13 +223,19 @@ class Recorder:
         for mirror in self._mirrors:
             print(mirror.whereabouts, flush=True)
 
-    def fail(self, error: BaseException) -> None:
-        """Records why the run failed."""
+    def fail(self, error: BaseException, failure: Failure | None = None) -> None:
+        """Records why the run failed.
+
+        Args:
+            error: As it was caught.
+            failure: Its class, where another process knows it better than the error tells.
+        """
         self._state = dataclasses.replace(
             self._state,
             status="failed",
             error=" ".join(str(error).split()) or type(error).__name__,
             error_type=type(error).__name__,
+            failure=failure or failure_of(error),
             traceback="".join(traceback.format_exception(error)),
         )
         self._write_state()
@@ -237,7 +260,7 @@ class Recorder:
 
     def _write_state(self) -> None:
         self._state = dataclasses.replace(self._state, heartbeat=time.time())
-        write_state(self.folder, self._state)
+        write_state(self.folder, self._state, self._files)
         self._written = time.monotonic()
 
     def _earlier_attempts(self) -> list[dict[str, Any]]:
@@ -250,8 +273,8 @@ class Recorder:
     def _end_attempt(self, outcome: str) -> None:
         if not self._record:  # failed before `start`
             return
-        self._record["attempts"][-1].update(ended=_now(), outcome=outcome)
-        write_json(self.folder.run_json, self._record)
+        self._record["attempts"][-1].update(ended=_now(), outcome=outcome, measured=self.measured)
+        self._files.write_json(self.folder.run_json, self._record)
 
 
 def job_folder(job: Job) -> RunFolder:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from harness.errors import DataError
-from harness.record.atomic import read_json, write_json
-from harness.record.folder import RunFolder
+from harness.record.atomic import read_json
+from harness.record.failures import Failure
+from harness.record.files import Files
+from harness.record.folder import RunFolder, is_name
 from harness.spec.methods import Evaluation, Split
 
 Status = Literal["pending", "running", "completed", "failed", "pruned"]
@@ -21,8 +21,6 @@ Phase = Literal["load", "train", "evaluate"]
 
 SUMMARY_KEYS: Mapping[Split, str] = {"test": "evaluations", "validation": "validations"}
 """Where a summary keeps the evaluations of a split."""
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,14 @@ class RunState:
         num_steps: All of them.
         target: The task under evaluation.
         heartbeat: When the worker last wrote, in Unix seconds.
-        pid: Of the worker; `host` and `boot_id` say on which machine, and since which of its boots.
+        pid: Of the worker, on `host`; for people. Whether it lives is its lease's to tell (harness/record/lease.py).
         error: One sentence.
+        failure: Its class, on which it depends what follows; see :mod:`harness.record.failures`.
         error_type: The class of the error.
         traceback: Of the error.
         attempts: How many workers have started on this run.
+        peak_host_gib: The most host memory that the worker's first process has taken so far.
+        peak_device_gib: The most memory on its device; None without one.
     """
 
     status: Status = "pending"
@@ -51,27 +52,26 @@ class RunState:
     heartbeat: float | None = None
     pid: int | None = None
     host: str | None = None
-    boot_id: str | None = None
     error: str | None = None
+    failure: Failure | None = None
     error_type: str | None = None
     traceback: str | None = None
     attempts: int = 0
+    peak_host_gib: float | None = None
+    peak_device_gib: float | None = None
 
 
 def read_state(folder: RunFolder) -> RunState:
     """The state of a run, made to agree with `summary.json`.
 
-    A run without a state is pending. One that calls itself completed without a summary is pending, and one that was
-    killed after its summary and before its last state is completed.
-
-    Raises:
-        DataError: `state.json` does not hold a state.
+    A run without a state, or with one that cannot be read, is pending. One that calls itself completed without a
+    summary is pending, and one that was killed after its summary and before its last state is completed.
     """
     summary = _mtime(folder.summary)
     written = _mtime(folder.state_json)
-    if written is None:
+    state = None if written is None else parse_state(folder.state_json)
+    if written is None or state is None:
         return RunState(status="pending" if summary is None else "completed")
-    state = _parse(folder.state_json)
     if state.status == "completed" and summary is None:
         return dataclasses.replace(state, status="pending")
     if state.status == "running" and summary is not None and summary >= written:
@@ -79,55 +79,98 @@ def read_state(folder: RunFolder) -> RunState:
     return state
 
 
-def write_state(folder: RunFolder, state: RunState) -> None:
-    """Writes `state.json` as it is; :class:`harness.record.recorder.Recorder` does so for a worker."""
-    write_json(folder.state_json, dataclasses.asdict(state))
+def write_state(folder: RunFolder, state: RunState, files: Files) -> None:
+    """Writes `state.json` as it is; :class:`harness.record.recorder.Recorder` does so for a worker.
+
+    Raises:
+        FencedError: The folder has another owner.
+    """
+    files.write_json(folder.state_json, dataclasses.asdict(state))
 
 
 def mark_failed(
-    folder: RunFolder, error: str, *, error_type: str = "WorkerLost", detail: str | None = None
+    folder: RunFolder,
+    files: Files,
+    error: str,
+    *,
+    failure: Failure,
+    error_type: str = "WorkerLost",
+    detail: str | None = None,
 ) -> RunState:
-    """Marks a run failed whose worker died without a word.
+    """Marks a run failed for somebody who has not been telling of it.
 
     Args:
         folder: The run's.
+        files: Of its owner.
         error: One sentence.
-        error_type: A name for the kind of failure.
+        failure: Its class.
+        error_type: A name for the kind of error.
         detail: In place of the traceback, such as the last lines of the log.
+
+    Raises:
+        FencedError: The folder has another owner.
     """
     state = dataclasses.replace(
         read_state(folder),
         status="failed",
         error=error,
         error_type=error_type,
+        failure=failure,
         traceback=detail,
         heartbeat=time.time(),
     )
-    write_state(folder, state)
+    write_state(folder, state, files)
     return state
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any] | None:
-    """The content of `summary.json`; None while the run is not completed."""
+    """The content of `summary.json`; None while the run is not completed, or where the file cannot be trusted."""
     try:
-        return cast("dict[str, Any]", read_json(folder.summary))
-    except FileNotFoundError:
+        summary = read_json(folder.summary)
+    except (FileNotFoundError, DataError):
         return None
+    return cast("dict[str, Any]", summary) if _is_sound(summary) else None
+
+
+def _is_sound(summary: Any) -> bool:
+    """Whether a summary has the form that its readers rely on."""
+    if not isinstance(summary, dict) or "evaluations" not in summary:
+        return False
+    parts = [summary.get(key, {}) for key in (*SUMMARY_KEYS.values(), "files")]
+    if not all(isinstance(part, dict) and all(isinstance(one, dict) for one in part.values()) for part in parts):
+        return False
+    *made, files = parts
+    if not all(is_name(target) for part in made for target in part):
+        return False
+    return all(isinstance(one.get("num_examples"), int) for part in made for one in part.values()) and all(
+        isinstance(noted.get("bytes"), int) and isinstance(noted.get("sha256"), str) for noted in files.values()
+    )
 
 
 def is_complete(folder: RunFolder, targets: Iterable[str], evaluation: Evaluation) -> bool:
     """Whether a run is completed and has been evaluated on each target as asked.
 
-    Reads `summary.json` alone: an evaluation is in it only when its file was written.
+    An evaluation is in `summary.json` only when its file was written; that it still has its length is looked up, its
+    content is compared where it is read.
     """
     summary = read_summary(folder)
     if summary is None:
         return False
     return all(
         answers(summary.get(SUMMARY_KEYS[split], {}).get(target), evaluation, split)
+        and _has_evidence(folder, summary, target, split)
         for split in evaluation.splits
         for target in targets
     )
+
+
+def _has_evidence(folder: RunFolder, summary: Mapping[str, Any], target: str, split: Split) -> bool:
+    path = folder.evaluation(target, split)
+    noted = (summary.get("files") or {}).get(str(path.relative_to(folder.path)))
+    try:
+        return noted is None or path.stat().st_size == noted["bytes"]
+    except FileNotFoundError:
+        return False
 
 
 def answers(made: Mapping[str, Any] | None, asked: Evaluation, split: Split) -> bool:
@@ -144,31 +187,6 @@ def answers(made: Mapping[str, Any] | None, asked: Evaluation, split: Split) -> 
     return made["num_examples"] >= enough and made.get("max_new_tokens") == asked.max_new_tokens
 
 
-def boot_id() -> str | None:
-    """What tells one boot of this machine from the next, so that no pid is taken for a later one; None if unknown."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return None
-
-
-def is_alive(state: RunState) -> bool | None:
-    """Whether the worker's process is there; None where it cannot be known, on another machine."""
-    if state.pid is None:
-        return False
-    if state.host != socket.gethostname():
-        return None
-    if state.boot_id != boot_id():
-        return False
-    try:
-        os.kill(state.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _mtime(path: Path) -> int | None:
     try:
         return path.stat().st_mtime_ns
@@ -176,9 +194,14 @@ def _mtime(path: Path) -> int | None:
         return None
 
 
-def _parse(path: Path) -> RunState:
-    record = read_json(path)
-    known = {field.name for field in dataclasses.fields(RunState)}
-    if not isinstance(record, dict) or not record.keys() <= known:
-        raise DataError(f"{path} does not hold the state of a run")
-    return RunState(**record)
+def parse_state(path: Path) -> RunState | None:
+    """What a `state.json` tells; None where it is torn or of another kind. Fields of other versions are passed over."""
+    try:
+        record = read_json(path)
+        known = {field.name for field in dataclasses.fields(RunState)}
+        state = RunState(**{key: value for key, value in record.items() if key in known})
+    except (DataError, AttributeError, FileNotFoundError):
+        return None
+    numbers = (state.step, state.num_steps, state.attempts)
+    is_sound = state.status in get_args(Status) and all(isinstance(number, int) for number in numbers)
+    return state if is_sound and isinstance(state.heartbeat, int | float | None) else None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.errors import UserError, shortened
 from harness.spec.keys import Value
 from harness.spec.sweep import Sweep
 
@@ -17,6 +19,22 @@ def default_storage(results: str | Path, sweep: Sweep) -> str:
     folder = Path(results) / "studies"
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{(folder / f'{sweep.name}.db').resolve()}"
+
+
+def storage_error(storage: str, error: Exception) -> UserError:
+    """What to raise where a storage cannot be opened: its address and the reason, both without user and password.
+
+    Args:
+        storage: The URL, which may hold a password before its last `@` or after a `?`.
+        error: What Optuna or the database said, of which the first line is told.
+    """
+    scheme, _, rest = storage.partition("://")
+    credentials, _, place = rest.partition("?")[0].rpartition("@")
+    address = f"{scheme}://{place}" if rest else scheme.partition(":")[0]
+    reason = next(iter(str(error).splitlines()), type(error).__name__).replace(storage, address)
+    for secret in (credentials.partition(":")[2], *re.findall(r"=([^&]+)", rest.partition("?")[2])):
+        reason = reason.replace(secret, "***") if secret else reason
+    return UserError(f"cannot open the study's storage {shortened(address, 200)}: {shortened(reason, 200)}")
 
 
 def study_name(sweep: Sweep, combination: Mapping[str, Value]) -> str:

@@ -1,26 +1,67 @@
-"""What a sweep asked for, kept beside the runs so that a report needs no sweep file: `results/sweeps/<name>.json`."""
+"""What a sweep asked for, kept beside the runs so that a report needs no sweep file: `results/sweeps/<name>.json`.
+
+A record is checked when it is read: its names become paths, and anybody may have written it.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from harness.errors import UserError, nearest
-from harness.record.atomic import read_json, write_json
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import DataError, UserError, nearest, shortened
+from harness.record.atomic import read_json, write_text
+from harness.record.folder import NAME, checked_name, is_name
+from harness.spec.methods import Evaluation
 
 if TYPE_CHECKING:
     from harness.spec.sweep import Sweep
 
+_Name = Annotated[str, Field(pattern=NAME)]
+_RunId = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}(-[A-Za-z0-9][\w.-]{0,120}-s\d{1,10})?-[0-9a-f]{10}-v\d{1,4}$")]
+_Setting = Annotated[str, Field(pattern=r"^[a-z0-9_.]{1,100}$")]
+
+
+class _Cell(BaseModel):
+    settings: dict[_Setting, Any]
+    run_id: _RunId
+    targets: list[_Name]
+    ablation: Annotated[str, Field(pattern=r"^[a-z0-9_ ]{1,200}$")] | None = None
+
+
+class _Trial(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    combination: dict[_Setting, Any]
+    point: dict[_Setting, Any]
+
+
+class _Record(BaseModel):
+    name: _Name
+    description: str = ""
+    path: str = ""
+    targets: list[_Name]
+    evaluation: Evaluation
+    cells: list[_Cell]
+    trials: list[_Trial] = []
+
 
 def sweep_record_path(results: Path | str, name: str) -> Path:
-    """Where the record of a sweep stands."""
-    return Path(results) / "sweeps" / f"{name}.json"
+    """Where the record of a sweep stands.
+
+    Raises:
+        DataError: The name cannot be a file's.
+    """
+    return Path(results) / "sweeps" / f"{checked_name('sweep', name)}.json"
 
 
 def sweep_names(results: Path | str) -> list[str]:
     """The sweeps on record, by name."""
-    return sorted(path.stem for path in (Path(results) / "sweeps").glob("[!.]*.json"))
+    names = (path.stem for path in (Path(results) / "sweeps").glob("[!.]*.json"))
+    return sorted(name for name in names if is_name(name))
 
 
 def write_sweep_record(results: Path | str, sweep: Sweep, trials: Sequence[Mapping[str, Any]] = ()) -> Path:
@@ -50,7 +91,8 @@ def write_sweep_record(results: Path | str, sweep: Sweep, trials: Sequence[Mappi
         "cells": cells,
         "trials": list(trials),
     }
-    write_json(path, record)
+    # Not indented: ten thousand cells are a matter of the encoder's speed.
+    write_text(path, json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 
@@ -64,14 +106,31 @@ def with_recorded_trials(sweep: Sweep, results: Path | str) -> Sweep:
 
 
 def read_sweep_record(results: Path | str, name: str) -> dict[str, Any]:
-    """The record of a sweep.
+    """The record of a sweep, as :func:`write_sweep_record` has it.
 
     Raises:
         UserError: No sweep of that name is on record.
+        DataError: Its file holds something else.
     """
+    file = sweep_record_path(results, name)
     try:
-        return cast("dict[str, Any]", read_json(sweep_record_path(results, name)))
+        return checked_record(read_json(file), file)
     except FileNotFoundError:
         names = sweep_names(results)
         hint = nearest(name, names) if names else "none is there yet"
-        raise UserError(f"no sweep '{name}' on record in {results}: {hint}") from None
+        raise UserError(f"no sweep '{shortened(name)}' on record in {results}: {hint}") from None
+
+
+def checked_record(record: Any, file: Path) -> dict[str, Any]:
+    """The content of a file, where it is the record of a sweep.
+
+    Raises:
+        DataError: It is something else, or has names that lead out of the results folder.
+    """
+    try:
+        _Record.model_validate(record)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"])) or "content"
+        raise DataError(f"{file}: not the record of a sweep: {shortened(where)}: {wrong['msg']}") from None
+    return cast("dict[str, Any]", record)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.record.sweep_record import with_recorded_trials
-from harness.report.collect import Measurement, measure
+from harness.report.collect import measure_pairs
 from harness.report.effects import Need, need
 from harness.report.stats import MIN_SEEDS, holm, iqm, probability_of_improvement
 from harness.report.weighing import Evidence, Scores, weigh
@@ -161,23 +161,23 @@ def judge_claims(results_dir: str | Path, sweep: Sweep) -> list[ClaimAnswer]:
     Raises:
         UserError: The sweep has no claims.
         SpecError: A claim asks for what no cell has, as `--set` may bring about.
-        DataError: A run folder whose files contradict each other.
     """
     sweep = with_recorded_trials(sweep, results_dir)
     if not sweep.claims:
         raise UserError(f"{sweep.path}: the sweep has no claims: add `claims:`, as harness/spec/claims.py tells")
-    measured: dict[tuple[str, str], Measurement | None] = {}
+    asked = contests(sweep.claims, sweep.cells)
+    places = (place for _, of_claim in asked for place in of_claim)
+    pairs = ((run_id, place.target) for place in places for side in place.sides for run_id in side.runs.values())
+    measured = measure_pairs(results_dir, pairs, sweep.evaluation)
 
     def scores_of(metric: Metric) -> Scores:
         def scores(run_id: str, target: str) -> NDArray[np.bool_] | None:
-            if (run_id, target) not in measured:
-                measured[run_id, target] = measure(results_dir, run_id, target, sweep.evaluation)
             found = measured[run_id, target]
             return None if found is None else found.correct if metric == "accuracy" else found.formats
 
         return scores
 
-    return judge(contests(sweep.claims, sweep.cells), scores_of, sweep.evaluation)
+    return judge(asked, scores_of, sweep.evaluation)
 
 
 def judge(

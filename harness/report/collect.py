@@ -1,40 +1,35 @@
 """What was asked, and what was measured: sweeps and run folders as plain values and as one tidy frame.
 
 Only what stands in a run folder counts. A run without `summary.json`, without one of its targets, or with fewer
-examples than the sweep asks for, is missing: the plan trains or evaluates it again, and a table shows a dash.
+examples than the sweep asks for, is missing: the plan trains or evaluates it again, and a table shows a dash. So is one
+whose evaluation is not the file that its summary was made from (:mod:`harness.record.verdicts`).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import DataError
-from harness.record.atomic import read_json, read_jsonl
-from harness.record.folder import RunFolder, run_folders
+from harness.record.atomic import read_json_or
+from harness.record.folder import RunFolder
+from harness.record.index import RunIndex
 from harness.record.state import SUMMARY_KEYS, answers, read_summary
 from harness.record.sweep_record import read_sweep_record, with_recorded_trials
+from harness.record.verdicts import Verdicts, sound_rows, verdicts_of
 from harness.spec.methods import Evaluation, Split
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from harness.spec.run import RunSpec
     from harness.spec.sweep import Sweep
 
 CORE_AXES = ("method", "source", "seed")
 """Axes with a place of their own in tables and frames; any other axis is a setting."""
-
-_COLUMNS = (
-    *("run_id", "sweep", "method", "source", "target", "table", "seed", "model", "num_train", "format_weight"),
-    *("schedule", "protocol", "num_examples", "num_correct", "accuracy", "format", "validation_accuracy"),
-    *("commit", "dirty"),
-)
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ def asked_by(results_dir: str | Path, sweep: str | Path | Sweep) -> Asked:
     """
     if isinstance(sweep, (str, Path)):
         path = Path(sweep)
-        if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        if path.suffix not in (".yaml", ".yml") and not os.path.isfile(path):
             return _asked_on_record(Path(results_dir), str(sweep))
         from harness.spec.sweep import load_sweep
 
@@ -166,10 +161,14 @@ def _settings(axes: Mapping[str, Any]) -> dict[str, Any]:
 def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The settings in nested mappings, each under its dotted name, such as ``"method.schedule.beta"``."""
     for key, item in value.items():
-        if isinstance(item, Mapping):
+        # Nearly all are scalars, and asking for a Mapping takes five times as long.
+        if not isinstance(item, _SCALARS) and isinstance(item, Mapping):
             yield from leaves(item, f"{prefix}{key}.")
         else:
             yield prefix + key, item
+
+
+_SCALARS = (str, int, float, type(None))
 
 
 def measure(results_dir: str | Path, run_id: str, target: str, asked: Evaluation | None = None) -> Measurement | None:
@@ -183,46 +182,54 @@ def measure(results_dir: str | Path, run_id: str, target: str, asked: Evaluation
             example on record.
 
     Returns:
-        None where the run is not completed, or was not evaluated on this target as asked.
-
-    Raises:
-        DataError: The evaluation's file has not the rows that the summary counts.
+        None where the run is not completed, was not evaluated on this target as asked, or its file was damaged since.
     """
     folder = RunFolder(results_dir, run_id)
-    summary = read_summary(folder)
     split: Split = "test" if asked is None else asked.table_split
-    counted = None if summary is None else summary.get(SUMMARY_KEYS[split], {}).get(target)
-    if counted is None or (asked is not None and not answers(counted, asked, split)):
-        return None
-    return measure_split(folder, target, split, counted, asked.num(split) if asked else None)
+    return measure_split(folder, target, split, read_summary(folder), asked)
 
 
 def measure_split(
-    folder: RunFolder, target: str, split: Split, counted: Mapping[str, Any], first: int | None = None
-) -> Measurement:
-    """What a run scored on one split of a target.
+    folder: RunFolder, target: str, split: Split, summary: Mapping[str, Any] | None, asked: Evaluation | None = None
+) -> Measurement | None:
+    """What a run scored on one split of a target; see :func:`measure`.
 
     Args:
         folder: The run's.
         target: The task it was evaluated on.
         split: Of the examples.
-        counted: The target's entry in the run's summary.
-        first: How many of the first examples count; None for all on record.
-
-    Raises:
-        DataError: The evaluation's file has not the rows that the summary counts.
+        summary: The run's.
+        asked: How many of the first examples count, and where answers were cut; None for every example on record.
     """
-    path = folder.evaluation(target, split)
-    rows = list(read_jsonl(path)) if path.is_file() else []
-    if len(rows) < counted["num_examples"]:
-        raise DataError(f"{path}: {len(rows)} rows where the run's summary counts {counted['num_examples']}")
-    rows = rows[:first]
-    formats = [bool(row["format"]) for row in rows if row.get("format") is not None]
+    counted = counted_in(summary, target, split, asked)
+    rows = None if counted is None else sound_rows(folder, target, split, summary)
+    return None if counted is None or rows is None else _measurement(counted, verdicts_of(rows), split, asked)
+
+
+def counted_in(
+    summary: Mapping[str, Any] | None, target: str, split: Split, asked: Evaluation | None
+) -> Mapping[str, Any] | None:
+    """A target's entry in a summary; None where there is none that answers what is asked."""
+    counted = None if summary is None else summary.get(SUMMARY_KEYS[split], {}).get(target)
+    return counted if asked is None or answers(counted, asked, split) else None
+
+
+def first_of(verdicts: Verdicts, split: Split, asked: Evaluation | None) -> int:
+    """How many of the first examples count: what is asked, or all on record."""
+    return verdicts.num_examples if asked is None else min(asked.num(split), verdicts.num_examples)
+
+
+def _measurement(counted: Mapping[str, Any], verdicts: Verdicts, split: Split, asked: Evaluation | None) -> Measurement:
+    num = first_of(verdicts, split, asked)
     return Measurement(
-        correct=np.array([bool(row["correct"]) for row in rows], dtype=np.bool_),
-        formats=np.array(formats, dtype=np.bool_) if len(formats) == len(rows) else None,
+        correct=_unpacked(verdicts.correct, num),
+        formats=_unpacked(verdicts.formats, num) if verdicts.num_formats >= num else None,
         protocol=counted.get("protocol"),
     )
+
+
+def _unpacked(bits: str, num: int) -> NDArray[np.bool_]:
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), dtype=np.uint8), count=num).view(np.bool_)
 
 
 def measure_all(results_dir: str | Path, asked: Asked) -> dict[tuple[str, str], Measurement | None]:
@@ -231,12 +238,28 @@ def measure_all(results_dir: str | Path, asked: Asked) -> dict[tuple[str, str], 
     Args:
         results_dir: The results folder.
         asked: From :func:`asked_by`.
-
-    Raises:
-        DataError: A run folder whose files contradict each other.
     """
     pairs = dict.fromkeys((cell.run_id, target) for cell in asked.cells for target in cell.targets)
-    return {pair: measure(results_dir, *pair, asked.evaluation) for pair in pairs}
+    return measure_pairs(results_dir, pairs, asked.evaluation)
+
+
+def measure_pairs(
+    results_dir: str | Path, pairs: Iterable[tuple[str, str]], asked: Evaluation
+) -> dict[tuple[str, str], Measurement | None]:
+    """By run and target, what these runs scored on these targets; None where it is missing."""
+    pairs = list(pairs)
+    split = asked.table_split
+    with RunIndex(results_dir) as index:
+        found = {run_id: index.recorded(run_id) for run_id in dict.fromkeys(run_id for run_id, _ in pairs)}
+    measured: dict[tuple[str, str], Measurement | None] = {}
+    for run_id, target in pairs:
+        counted = counted_in(found[run_id].summary, target, split, asked)
+        verdicts = found[run_id].of(target, split)
+        if counted is None or verdicts is None:
+            measured[run_id, target] = None
+        else:
+            measured[run_id, target] = _measurement(counted, verdicts, split, asked)
+    return measured
 
 
 def spec_of(results_dir: str | Path, cells: Iterable[AskedCell]) -> Mapping[str, Any] | None:
@@ -252,93 +275,7 @@ def spec_of(results_dir: str | Path, cells: Iterable[AskedCell]) -> Mapping[str,
     for cell in cells:
         if cell.spec is not None:
             return cell.spec.model_dump(mode="json")
-        record = RunFolder(results_dir, cell.run_id).run_json
-        if record.is_file():
-            return cast("Mapping[str, Any]", read_json(record)["spec"])
+        spec = read_json_or(RunFolder(results_dir, cell.run_id).run_json, {}).get("spec")
+        if isinstance(spec, dict):
+            return spec
     return None
-
-
-def load_results(results_dir: str | Path = "results", sweep: str | Path | Sweep | None = None) -> pd.DataFrame:
-    """One tidy row per completed run and target.
-
-    Columns: run_id, sweep, method, source (None for `base`), target, table (`same_task`, `cross_task`; `both` for
-    `base`), seed, model, num_train, format_weight, schedule (its type), protocol, num_examples, num_correct, accuracy
-    and format in [0, 1], validation_accuracy (in [0, 1], of the last evaluation during training, on other examples:
-    what settings may be chosen by), commit, dirty; then every setting of the methods as `method.<setting>`, and the
-    sweep's other axes by their keys. What a run does not have is missing (None or NaN), never 0.
-
-    Args:
-        results_dir: The results folder.
-        sweep: The name of a sweep on record, the path of a sweep file, or a loaded sweep: its runs and targets, on its
-            number of test examples. None for every completed run, on all examples it was evaluated on.
-
-    Raises:
-        UserError: There is no such sweep.
-        DataError: A run folder whose files contradict each other.
-    """
-    import pandas as pd
-
-    rows = list(_every_row(Path(results_dir)) if sweep is None else _asked_rows(Path(results_dir), sweep))
-    frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*_COLUMNS, *(key for row in rows for key in row)])))
-    # pandas' own string type would turn the None of `base` into NaN.
-    frame["source"] = pd.Series([row["source"] for row in rows], dtype=object, index=frame.index)
-    return frame
-
-
-def _every_row(results: Path) -> Iterator[dict[str, Any]]:
-    for folder in run_folders(results):
-        summary = read_summary(folder)
-        if summary is None:
-            continue
-        run = read_json(folder.run_json)
-        for target in summary["evaluations"]:
-            measurement = measure(results, folder.run_id, target)
-            if measurement is not None:
-                yield _row(folder, run, (run.get("job") or {}).get("sweep"), target, measurement)
-
-
-def _asked_rows(results: Path, sweep: str | Path | Sweep) -> Iterator[dict[str, Any]]:
-    asked = asked_by(results, sweep)
-    seen: set[tuple[str, str]] = set()
-    for cell in asked.cells:
-        for target in cell.targets:
-            # Cells that share a run share its row; the first one's settings stand.
-            if (cell.run_id, target) in seen:
-                continue
-            seen.add((cell.run_id, target))
-            measurement = measure(results, cell.run_id, target, asked.evaluation)
-            if measurement is not None:
-                folder = RunFolder(results, cell.run_id)
-                row = _row(folder, read_json(folder.run_json), asked.name, target, measurement)
-                yield row | {key: value for key, value in cell.settings.items() if key not in row}
-
-
-def _row(
-    folder: RunFolder, run: Mapping[str, Any], sweep: str | None, target: str, measured: Measurement
-) -> dict[str, Any]:
-    spec, method = run["spec"], run["spec"]["method"]
-    summary = read_summary(folder) or {}
-    provenance = run.get("provenance") or {}
-    num_correct = int(measured.correct.sum())
-    return {
-        "run_id": folder.run_id,
-        "sweep": sweep,
-        "method": method["type"],
-        "source": spec["source"],
-        "target": target,
-        "table": table_of(spec["source"], target),
-        "seed": spec["seed"],
-        "model": spec["model"],
-        "num_train": spec["num_train"],
-        "format_weight": method.get("format_weight"),
-        "schedule": (method.get("schedule") or {}).get("type"),
-        "protocol": measured.protocol,
-        "num_examples": len(measured.correct),
-        "num_correct": num_correct,
-        "accuracy": num_correct / len(measured.correct),
-        "format": measured.format_frac,
-        "validation_accuracy": (summary.get("train") or {}).get(f"eval/{target}/accuracy"),
-        "commit": provenance.get("commit"),
-        "dirty": provenance.get("dirty"),
-        **{key: value for key, value in leaves(method, "method.") if key != "method.type"},
-    }

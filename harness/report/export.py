@@ -25,7 +25,7 @@ from harness.errors import DataError
 from harness.record.atomic import read_json, read_jsonl, write_json, write_jsonl, write_text
 from harness.record.folder import RunFolder
 from harness.record.state import SUMMARY_KEYS, read_summary
-from harness.record.sweep_record import sweep_record_path, with_recorded_trials, write_sweep_record
+from harness.record.sweep_record import checked_record, sweep_record_path, with_recorded_trials, write_sweep_record
 from harness.report.claims import judge_claims
 from harness.report.figures.write import write_figures
 from harness.report.render import render_tables
@@ -87,7 +87,7 @@ def restore(exported: str | Path, results: str | Path) -> None:
     folder = Path(exported)
     by_run: dict[str, list[dict[str, str]]] = {}
     try:
-        record = read_json(folder / "sweep.json")
+        record = checked_record(read_json(folder / "sweep.json"), folder / "sweep.json")
         runs = read_jsonl(folder / "runs.jsonl")
         for row in csv.DictReader(io.StringIO((folder / "verdicts.csv").read_text())):
             by_run.setdefault(row["run_id"], []).append(row)

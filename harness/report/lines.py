@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError
-from harness.record.atomic import read_json, read_jsonl
+from harness.record.atomic import read_json
 from harness.record.folder import RunFolder
 from harness.record.state import SUMMARY_KEYS, answers, read_summary
+from harness.record.verdicts import sound_rows
 from harness.report.collect import Asked, AskedCell, spec_of
 from harness.report.figures.data import shown_settings
 from harness.report.one_run import differing, read_run, spec_on_record
@@ -125,21 +125,20 @@ def matched(left: Sequence[Line], right: Sequence[Line]) -> tuple[list[tuple[Lin
 
 
 def answered(results: str | Path, line: Line, target: str, split: Split) -> dict[str, list[dict[str, Any]]]:
-    """By run id, what the runs of a line answered on a target; runs that have not, or not as asked, are left out.
+    """By run id, what the runs of a line answered on a target.
 
-    Raises:
-        DataError: An evaluation's file has not the rows that the summary counts.
+    Runs that have not, or not as asked, are left out, and so are those whose file was damaged since.
     """
     found = {}
     for run_id in line.run_ids:
         folder = RunFolder(results, run_id)
-        counted = (read_summary(folder) or {}).get(SUMMARY_KEYS[split], {}).get(target)
+        summary = read_summary(folder) or {}
+        counted = summary.get(SUMMARY_KEYS[split], {}).get(target)
         if counted is None or (line.evaluation is not None and not answers(counted, line.evaluation, split)):
             continue
-        path = folder.evaluation(target, split)
-        rows = read_jsonl(path) if path.is_file() else []
-        if len(rows) < counted["num_examples"]:
-            raise DataError(f"{path}: {len(rows)} rows where the run's summary counts {counted['num_examples']}")
+        rows = sound_rows(folder, target, split, summary)
+        if rows is None:
+            continue
         # Rows of old runs do not name their rule.
         about = {"protocol": counted.get("protocol")}
         found[run_id] = [about | row for row in rows[: line.evaluation.num(split) if line.evaluation else None]]

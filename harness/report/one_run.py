@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.errors import DataError, UserError, nearest
+from harness.errors import DataError, UserError, nearest, shortened
 from harness.record.atomic import read_json
 from harness.record.folder import RunFolder, run_folders
 from harness.report.collect import leaves
@@ -43,17 +44,17 @@ def find_run(results: str | Path, name: str) -> RunFolder:
     """
     folders = run_folders(results)
     ids = [folder.run_id for folder in folders]
-    wanted = Path(name).name if Path(name).is_dir() else name
-    fitting = [wanted] if wanted in ids else [run_id for run_id in ids if run_id.startswith(wanted)]
+    wanted = Path(name).resolve().name if os.path.isdir(name) else name
+    fitting = [wanted] if wanted in ids else [run_id for run_id in ids if wanted and run_id.startswith(wanted)]
     if len(fitting) == 1:
         return RunFolder(results, fitting[0])
     if fitting:
         rest = f" and {len(fitting) - 4} more" if len(fitting) > 4 else ""
-        raise UserError(f"'{name}' stands for {len(fitting)} runs: {', '.join(fitting[:4])}{rest}")
+        raise UserError(f"'{shortened(name)}' stands for {len(fitting)} runs: {', '.join(fitting[:4])}{rest}")
     hint = nearest(wanted, ids) if ids else "there are no runs"
     if hint.startswith("allowed") and len(ids) > 8:
         hint = "`harness status` lists the runs"
-    raise UserError(f"no run '{name}' in {Path(results) / 'runs'}: {hint}")
+    raise UserError(f"no run '{shortened(name)}' in {Path(results) / 'runs'}: {hint}")
 
 
 def read_run(folder: RunFolder) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from harness.record.atomic import read_jsonl
 from harness.record.folder import RunFolder
 from harness.record.state import SUMMARY_KEYS, read_state, read_summary
+from harness.record.verdicts import sound_rows
 from harness.report.collect import Measurement, measure_split
 from harness.report.one_run import (
     Differing,
@@ -142,7 +143,7 @@ def read_shown(results: str | Path, name: str, *, num_samples: int) -> Shown:
     status = "completed" if summary is not None else state.status if state is not None else "pending"
     # Validation first, so that the test split stays where a target has both.
     answers = {
-        target: read_jsonl(folder.evaluation(target, split))[:num_samples]
+        target: (sound_rows(folder, target, split, summary) or [])[:num_samples]
         for split, key in reversed(tuple(SUMMARY_KEYS.items()))
         for target in (summary or {}).get(key, {})
     }
@@ -173,8 +174,10 @@ def _curves(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
 
 def _scores(folder: RunFolder, summary: Mapping[str, Any]) -> Iterator[Score]:
     for split, key in SUMMARY_KEYS.items():
-        for target, counted in summary.get(key, {}).items():
-            yield _score(target, split, measure_split(folder, target, split, counted), folder.run_id)
+        for target in summary.get(key, {}):
+            found = measure_split(folder, target, split, summary)
+            if found is not None:
+                yield _score(target, split, found, folder.run_id)
 
 
 def _score(target: str, split: Split, found: Measurement, run_id: str) -> Score:
@@ -281,7 +284,7 @@ def _samples(run: Shown) -> Iterator[Line]:
         for row in rows if has_texts else ():
             mark, style = ("right", "green") if row["correct"] else ("wrong", "red")
             question, solution = plain_text(row.get("question"), _TEXT), plain_text(row.get("solution"), _TEXT)
-            yield Line(f"  {row.get('id', row['index'])}: {question}  (solution: {solution})")
+            yield Line(f"  {row.get('id') or row['index']}: {question}  (solution: {solution})")
             yield Line(f"    {mark}: {plain_text(row.get('completion'), _TEXT)}", style)
     if run.rollouts:
         first = run.rollouts[0]

@@ -195,7 +195,9 @@ def _by_seed(claim: Claim, settings: Mapping[str, Any], pool: Iterable[_Run], so
         if run.source not in (None, source):
             continue
         # `base` beside a run with a seed is two runs for that seed.
-        other = next((one for one in by_seed.values() if one.seed == run.seed or None in (one.seed, run.seed)), None)
+        other = by_seed.get(run.seed) or by_seed.get(None)
+        if other is None and run.seed is None:
+            other = next(iter(by_seed.values()), None)
         if other is not None:
             keys = [
                 key

@@ -31,7 +31,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import DataError, SpecError, nearest
+from harness.errors import DataError, SpecError, nearest, shortened
 from harness.spec.names import PROTOCOLS, TASKS
 from harness.spec.yaml_places import Document, read_yaml
 
@@ -41,11 +41,16 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 DEFAULT_PROTOCOL = "r1v_geoqa"
 """Of data that states none."""
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.]*-[0-9a-f]{6}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*-[0-9a-f]{6}")
+_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SUFFIXES = (".jsonl", ".parquet", ".yaml", ".yml")
 _KEYS = ("name", "protocol", *PARTS)
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
 _EDGE = 1 << 16
+_LONGEST_LABEL = 100
+"""A label is a part of file names, which have 255 bytes at most."""
+_LONGEST_PATH = 200
+"""Characters of a path that a message quotes."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,12 @@ def task_name(reference: str) -> str:
         SpecError: There is no such task, or a task file is wrong.
         DataError: The path does not hold rows.
     """
-    return reference if reference in TASKS else read_data_set(reference).name
+    if reference in TASKS:
+        return reference
+    try:
+        return read_data_set(reference).name
+    except OSError as error:
+        raise DataError(f"{shortened(reference, _LONGEST_PATH)}: cannot be read: {error.strerror}") from None
 
 
 def read_data_set(reference: str | Path) -> DataSet:
@@ -132,11 +142,16 @@ def read_data_set(reference: str | Path) -> DataSet:
         SpecError: This is neither a task's name nor a path, or a task file is wrong.
         DataError: There is nothing there, or nothing with rows.
     """
-    path = Path(reference).expanduser()
-    if not path.exists():
-        if "/" in str(reference) or path.suffix in _SUFFIXES:
-            raise DataError(f"{reference}: there is no such file or folder")
-        raise SpecError(f"unknown task '{reference}': {nearest(str(reference), TASKS)}")
+    reference = str(reference)
+    try:
+        path = Path(reference).expanduser()
+        is_there = path.exists()
+    except (OSError, RuntimeError):  # too long for a name, behind a closed door, or in nobody's home
+        is_there = False
+    if not is_there:
+        if "/" in reference or reference.endswith(_SUFFIXES):
+            raise DataError(f"{shortened(reference, _LONGEST_PATH)}: there is no such file or folder")
+        raise SpecError(f"unknown task '{shortened(reference)}': {nearest(reference, TASKS)}")
     if path.is_dir() and (path / "task.yaml").is_file():
         path = path / "task.yaml"
     if path.suffix in (".yaml", ".yml"):
@@ -169,7 +184,7 @@ def rows_in(path: Path, split: str) -> Rows:
 
 
 def _label(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip("_.") or "data"
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip("_.")[:_LONGEST_LABEL].rstrip("_.") or "data"
 
 
 def _parts_of(folder: Path) -> dict[Part, Rows]:
@@ -228,15 +243,17 @@ def _task_file(path: Path) -> DataSet:
         raise SpecError(f"a task file is a mapping with the keys {', '.join(_KEYS)}", file=path)
     for key in content:
         if key not in _KEYS:
-            raise _wrong(document, f"unknown key '{key}': {nearest(key, _KEYS)}", key)
+            raise _wrong(document, f"unknown key '{shortened(key)}': {nearest(key, _KEYS)}", key)
     folder = path.resolve().parent
     label = content.get("name", folder.name if path.name == "task.yaml" else path.stem)
     if not isinstance(label, str) or _label(label) != label or label in TASKS:
-        which = "belongs to a task of the package" if label in TASKS else "is not letters, digits, '.' and '_'"
-        raise _wrong(document, f"the name '{label}' {which}", "name")
+        is_taken = isinstance(label, str) and label in TASKS
+        which = "belongs to a task of the package" if is_taken else "is not up to 100 letters, digits, '.' and '_'"
+        raise _wrong(document, f"the name '{shortened(str(label))}' {which}", "name")
     protocol = content.get("protocol", DEFAULT_PROTOCOL)
-    if protocol not in PROTOCOLS:
-        raise _wrong(document, f"unknown protocol '{protocol}': {nearest(str(protocol), PROTOCOLS)}", "protocol")
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        hint = nearest(str(protocol), PROTOCOLS)
+        raise _wrong(document, f"unknown protocol '{shortened(str(protocol))}': {hint}", "protocol")
     parts = {part: _stated_rows(document, folder, part) for part in PARTS if part in content}
     if not parts:
         raise SpecError("a task file names at least one of train and test", file=path)
@@ -247,14 +264,18 @@ def _stated_rows(document: Document, folder: Path, part: Part) -> Rows:
     value = document.value[part]
     if isinstance(value, dict):
         unknown = [key for key in value if key not in ("hub", "split")]
-        if unknown or not isinstance(value.get("hub"), str) or value["hub"].count("/") != 1:
+        if unknown or not _HUB.fullmatch(str(value.get("hub"))):
             raise _wrong(document, f"{part} of the hub is written {{hub: owner/name, split: train}}", part)
         return Rows(hub=value["hub"], hub_split=str(value.get("split", "train")))
     if not isinstance(value, str):
         raise _wrong(document, f"{part} is a path or {{hub: owner/name, split: train}}", part)
-    path = folder / Path(value).expanduser()
-    if not path.exists():
-        raise _wrong(document, f"{part}: there is no file or folder {path}", part)
+    try:
+        path = folder / Path(value).expanduser()
+        is_there = path.exists()
+    except (OSError, RuntimeError):
+        is_there = False
+    if not is_there:
+        raise _wrong(document, f"{part}: there is no file or folder {shortened(value, _LONGEST_PATH)} beside it", part)
     return rows_in(path, part)
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
 from pydantic import ValidationError
 
+from harness.errors import ModelError
 from harness.spec.keys import effective, key_of, legal_types, sentence
 from harness.spec.parts import Place, Setting
-from harness.spec.run import RunSpec
+from harness.spec.run import NUM_SEEDS, AnySeed, RunSpec, model_identity
 from harness.spec.sweep_file import Choice, Layer
+
+MAX_CELLS = 100_000
+"""More than this is a slip of the keyboard, and would take long and fill the memory before anyone saw a plan."""
 
 _DEFAULTS = {key: RunSpec.model_fields[key].default for key in ("model", "seed", "precision")}
 """What `where` knows of a cell beyond what the file sets."""
@@ -48,8 +53,8 @@ def expand(layers: Sequence[Layer], targets: tuple[str, ...], place: Place, *, s
         strict: Whether a block that selects no cell is an error.
 
     Raises:
-        SpecError: A setting that cannot be.
-        ModelError: A model folder that is none, or an installation without the embedded policy.
+        SpecError: A setting that cannot be, a model folder that is none, an installation without the embedded policy,
+            or more than :data:`MAX_CELLS` cells.
     """
     return _cells(_crossed(layers, strict=strict), targets, place)
 
@@ -62,18 +67,31 @@ class _Draft:
     chosen: Mapping[str, Any]
     ablated: tuple[str, ...] = ()
 
-    def values(self) -> dict[str, Any]:
-        """The settings that take effect."""
-        return effective({key: setting.value for key, setting in self.leaves.items()})
+
+class _Effective:
+    """Which settings take effect, looked up once for all cells that differ in their seed alone."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bool, frozenset[tuple[str, Any]]], tuple[str, ...]] = {}
+
+    def of(self, draft: _Draft, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The settings that take effect in a cell, in the order in which they were set."""
+        values = {key: setting.value for key, setting in draft.leaves.items()}
+        if defaults:
+            values = {**defaults, **values}
+        rest = values.copy()
+        alike = (rest.pop("seed", None) is not None, frozenset(rest.items()))
+        if alike not in self._known:
+            self._known[alike] = tuple(effective(values))
+        return {key: values[key] for key in self._known[alike]}
 
 
 def num_combinations(layers: Iterable[Layer]) -> int:
     """What the full cross product of every axis would have, and that of each ablation with it."""
     layers = list(layers)
-    values: dict[str, list[Any]] = {}
+    values: dict[str, set[Any]] = {}
     for axis in (axis for layer in layers if not layer.is_ablation for axis in layer.axes):
-        known = values.setdefault(axis.key, [])
-        known += [choice.written for choice in axis.choices if choice.written not in known]
+        values.setdefault(axis.key, set()).update(choice.frozen for choice in axis.choices)
     ablations = [layer.axes for layer in layers if layer.is_ablation and layer.axes]
     ablated = [math.prod(len(axis.choices) for axis in axes) for axes in ablations]
     return math.prod(len(known) for known in values.values()) * (1 + sum(ablated))
@@ -82,12 +100,15 @@ def num_combinations(layers: Iterable[Layer]) -> int:
 def _crossed(layers: Sequence[Layer], *, strict: bool) -> list[_Draft]:
     """All layers applied in order; `strict` refuses a block that selects nothing."""
     drafts = [_Draft({}, {})]
+    takes_effect = _Effective()
     for layer in layers:
-        selected = [_selects(layer, draft) for draft in drafts]
+        selected = [_selects(layer, draft, takes_effect) for draft in drafts]
         if layer.is_ablation:
             selected = [here and not draft.ablated for here, draft in zip(selected, drafts, strict=True)]
         if strict and not any(selected):
             raise layer.place.error("this block selects no cell: no combination of base and axes has what `where` asks")
+        num_chosen = math.prod(len(axis.choices) for axis in layer.axes)
+        refuse_above_most(sum(selected) * num_chosen + (len(drafts) if layer.is_ablation else 0), layer.place)
         combinations = list(product(*(axis.choices for axis in layer.axes)))
         grown = list(drafts) if layer.is_ablation else []
         for draft, here in zip(drafts, selected, strict=True):
@@ -99,34 +120,59 @@ def _crossed(layers: Sequence[Layer], *, strict: bool) -> list[_Draft]:
     return drafts
 
 
-def _selects(layer: Layer, draft: _Draft) -> bool:
+def refuse_above_most(num_cells: int, place: Place) -> None:
+    """Does nothing up to :data:`MAX_CELLS` cells.
+
+    Raises:
+        SpecError: There would be more.
+    """
+    if num_cells > MAX_CELLS:
+        number = f"{num_cells:,}" if num_cells < 10**15 else f"about 10^{len(str(num_cells)) - 1}"
+        raise place.error(f"the axes make {number} cells, and {MAX_CELLS:,} is the most that a sweep may have")
+
+
+def _selects(layer: Layer, draft: _Draft, takes_effect: _Effective) -> bool:
     if not layer.where:
         return True
-    values = effective(_DEFAULTS | {key: setting.value for key, setting in draft.leaves.items()})
+    values = takes_effect.of(draft, _DEFAULTS)
     return all(key in values and values[key] in wanted for key, wanted in layer.where.items())
 
 
 def _extended(draft: _Draft, layer: Layer, choices: Sequence[Choice]) -> _Draft:
-    leaves = {**draft.leaves, **{setting.key: setting for setting in layer.settings}}
-    chosen = dict(draft.chosen)
-    chosen |= {setting.key: setting.value for setting in layer.settings if setting.key in chosen}
+    leaves, chosen = dict(draft.leaves), dict(draft.chosen)
+    for setting in layer.settings:
+        leaves[setting.key] = setting
+        if setting.key in chosen:
+            chosen[setting.key] = setting.value
     for axis, choice in zip(layer.axes, choices, strict=True):
-        leaves |= {setting.key: setting for setting in choice.settings}
+        for setting in choice.settings:
+            leaves[setting.key] = setting
         chosen[axis.key] = choice.written
     return _Draft(leaves, chosen, tuple(axis.key for axis in layer.axes) if layer.is_ablation else draft.ablated)
 
 
 def _cells(drafts: Sequence[_Draft], targets: tuple[str, ...], place: Place) -> tuple[Cell, ...]:
-    """A cell per distinct combination of what takes effect; a spec is made and named once."""
-    specs: dict[frozenset[tuple[str, Any]], tuple[RunSpec, str]] = {}
+    """A cell per distinct combination of what takes effect; cells that differ in their seed alone are checked once."""
+    trainings: dict[frozenset[tuple[str, Any]], AnySeed] = {}
+    specs: dict[tuple[AnySeed, Any], tuple[RunSpec, str]] = {}
     cells: dict[tuple[str, str, str | None], Cell] = {}
+    takes_effect, identify = _Effective(), cache(model_identity)
     for draft in drafts:
-        values = draft.values()
-        identity = frozenset(values.items())
-        if identity not in specs:
+        values = takes_effect.of(draft)
+        rest = values.copy()
+        seed: Any = rest.pop("seed", None)
+        alike = frozenset(rest.items())
+        if alike not in trainings or not _is_seed(seed):
             spec = _spec(values, draft.leaves, place)
-            specs[identity] = (spec, spec.run_id)
-        spec, run_id = specs[identity]
+            try:
+                training = trainings.setdefault(alike, AnySeed(spec, identify))
+            except ModelError as error:
+                raise (draft.leaves["model"].place if "model" in draft.leaves else place).error(str(error)) from None
+            specs[training, seed] = spec, training.run_id(spec.seed)
+        training = trainings[alike]
+        if (training, seed) not in specs:
+            specs[training, seed] = training.spec(seed), training.run_id(seed)
+        spec, run_id = specs[training, seed]
         settings = {key: value for key, value in draft.chosen.items() if _takes_effect(key, value, values)}
         # What a method does not have cannot be ablated in it.
         ablated = [key.rpartition(".")[2] for key in draft.ablated if key in settings]
@@ -135,8 +181,12 @@ def _cells(drafts: Sequence[_Draft], targets: tuple[str, ...], place: Place) -> 
     return tuple(cells.values())
 
 
+def _is_seed(value: Any) -> bool:
+    return type(value) is int and 0 <= value < NUM_SEEDS
+
+
 def _takes_effect(axis: str, written: Any, values: Mapping[str, Any]) -> bool:
-    if isinstance(written, Mapping):
+    if isinstance(written, dict):
         return any(_takes_effect(axis if key == "type" else f"{axis}.{key}", written[key], values) for key in written)
     return axis in values
 

@@ -16,7 +16,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from harness.errors import UserError, nearest
+from harness.errors import UserError, nearest, shortened
 from harness.spec.data import task_name
 from harness.spec.methods import METHOD_MODELS, Trained
 from harness.spec.profiles import method_defaults
@@ -68,7 +68,7 @@ def full_name(key: str) -> str:
     name = key.removesuffix(".type")
     if name not in legal or (name != key and name not in legal_types()):
         short = {word for word in legal if "." not in word}
-        raise ValueError(f"unknown setting '{key}': {nearest(key, legal if '.' in key else short)}")
+        raise ValueError(f"unknown setting '{shortened(key)}': {nearest(key, legal if '.' in key else short)}")
     return legal[name]
 
 
@@ -188,8 +188,8 @@ def key_of(loc: Sequence[str | int]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as YAML would write it."""
-    return f"'{value}'" if isinstance(value, str) else json.dumps(value, default=str)
+    """A value as YAML would write it, a long one cut off."""
+    return f"'{shortened(value)}'" if isinstance(value, str) else shortened(json.dumps(value, default=str))
 
 
 def sentence(error: ErrorDetails, key: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import SpecError, nearest
+from harness.errors import SpecError, nearest, shortened
 from harness.spec.data import task_name
 from harness.spec.keys import Value, can_have, check, full_name, legal_types, shown
 from harness.spec.methods import METHOD_MODELS
@@ -25,7 +25,7 @@ class Place:
     def error(self, message: str) -> SpecError:
         """The error to raise about what stands here."""
         if self.option is not None:
-            return SpecError(f"--set {self.option}: {message}")
+            return SpecError(f"--set {shortened(self.option)}: {message}")
         return SpecError(message, file=self.file, line=self.line)
 
 
@@ -75,7 +75,7 @@ class Part:
         for key, value in self.value.items():
             part = Part(self.document, value, (*self.path, key), self.option)
             if allowed and key not in allowed:
-                raise part.place.error(f"unknown key '{key}' in {self.name}: {nearest(key, allowed)}")
+                raise part.place.error(f"unknown key '{shortened(key)}' in {self.name}: {nearest(key, allowed)}")
             yield key, part
 
     def elements(self) -> list[Part]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,6 +26,8 @@ from harness.spec.schedules import SCHEDULE_MODELS
 IDENTITY_VERSION = 1
 """Raised whenever the same spec trains something else: a changed task, loss, prompt or order of random numbers."""
 
+NUM_SEEDS = 2**31
+"""Seeds are whole numbers below this."""
 
 TRAINED_FIELDS = frozenset({"source", "num_train", "seed", "vision", "lora_rank", "lora_alpha"})
 """Fields of a run that a method without training does not have."""
@@ -47,7 +50,7 @@ class RunSpec(BaseModel):
     """The task trained on; None for `base`. A path to data becomes the data's name (:mod:`harness.spec.data`)."""
     num_train: Annotated[int, Field(ge=0)] = 0
     """Distinct training examples, drawn from the source's training split by the seed; 0 for `base`."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=0, lt=NUM_SEEDS)] = 0
     """Of everything random in the run."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the weights that compute; those that the optimiser moves, and its state, are float32 in both cases."""
@@ -81,6 +84,13 @@ class RunSpec(BaseModel):
             data.pop("lora_alpha", None)
         return data
 
+    @field_validator("model")
+    @classmethod
+    def _on_one_line(cls, model: str) -> str:
+        if not model.strip() or not model.isprintable():
+            raise ValueError("model must be the name of a model or the path of a folder, on one line")
+        return model
+
     @field_validator("source")
     @classmethod
     def _known(cls, source: str | None) -> str | None:
@@ -98,7 +108,7 @@ class RunSpec(BaseModel):
     @property
     def run_id(self) -> str:
         """``<method>[-<source>-s<seed>]-<10 hex digits>-v<version>``; the same for equal specs, on every machine."""
-        return _run_id(self.model_dump(mode="json"))
+        return AnySeed(self).run_id(self.seed)
 
 
 def _named(task: str) -> str:
@@ -135,14 +145,59 @@ _LATER: Mapping[str, Any] = {
 """Fields that came after the first run ids: at their defaults they are left out, so that the ids stay."""
 
 
-def _run_id(record: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in record.items() if value != _LATER.get(key, ...)}
-    content["model"] = model_identity(record["model"])
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-    method = record["method"]["type"]
-    prefix = method if record["source"] is None else f"{method}-{record['source']}-s{record['seed']}"
-    return f"{prefix}-{digest}-v{IDENTITY_VERSION}"
+def model_identity(model: str) -> str:
+    """What a model's name stands for: a change of weights under the same name is another model.
+
+    The embedded policy by its weights' SHA-256 (from its card), a folder by the SHA-256 of its configuration and of
+    the size, head and tail of each weights file, a hub name by itself.
+
+    Raises:
+        ModelError: A folder without a `config.json` or without safetensors.
+    """
+    if model == "embedded":
+        files = [embedded_folder() / "card.json"]
+        if not files[0].is_file():
+            raise ModelError("the embedded policy is missing from this installation: run `harness base build`")
+    elif os.path.isdir(model):  # unlike Path's, false for what can be no name at all
+        files = [Path(model) / "config.json", *sorted(Path(model).glob("*.safetensors"))]
+        if len(files) < 2 or not files[0].is_file():
+            raise ModelError(f"{model}: a model folder needs a config.json and *.safetensors files")
+    else:
+        return model
+    # Thousands of cells ask for the same few models; a file that changed has another size or time.
+    return _identity_of(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+class AnySeed:
+    """Runs that differ in their seed alone: checked once, and named from a text that is made once.
+
+    Args:
+        spec: Of one of them.
+        identify: Tells a model's identity, such as :func:`model_identity`.
+    """
+
+    def __init__(self, spec: RunSpec, identify: Callable[[str], str] = model_identity) -> None:
+        record = spec.model_dump(mode="json")
+        content = {key: value for key, value in record.items() if value != _LATER.get(key, ...)}
+        content["model"] = identify(spec.model)
+        self._spec = spec
+        self._before = _ENCODE({key: value for key, value in content.items() if key < "seed"})[:-1]
+        self._after = _ENCODE({key: value for key, value in content.items() if key > "seed"})[1:]
+
+    def run_id(self, seed: int) -> str:
+        """The name of the run with this seed."""
+        text = f'{self._before},"seed":{seed},{self._after}'
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        method, source = self._spec.method.type, self._spec.source
+        prefix = method if source is None else f"{method}-{source}-s{seed}"
+        return f"{prefix}-{digest}-v{IDENTITY_VERSION}"
+
+    def spec(self, seed: int) -> RunSpec:
+        """The spec with this seed, a whole number from 0 to below :data:`NUM_SEEDS`."""
+        return self._spec.model_copy(update={"seed": seed})
+
+
+_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def embedded_folder() -> Path:
@@ -158,29 +213,6 @@ def weights_digest(folder: Path) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def model_identity(model: str) -> str:
-    """What a model's name stands for: a change of weights under the same name is another model.
-
-    The embedded policy by its weights' SHA-256 (from its card), a folder by the SHA-256 of its configuration and of
-    the size, head and tail of each weights file, a hub name by itself.
-
-    Raises:
-        ModelError: A folder without a `config.json` or without safetensors.
-    """
-    if model == "embedded":
-        files = [embedded_folder() / "card.json"]
-        if not files[0].is_file():
-            raise ModelError("the embedded policy is missing from this installation: run `harness base build`")
-    elif Path(model).is_dir():
-        files = [Path(model) / "config.json", *sorted(Path(model).glob("*.safetensors"))]
-        if len(files) < 2 or not files[0].is_file():
-            raise ModelError(f"{model}: a model folder needs a config.json and *.safetensors files")
-    else:
-        return model
-    # Thousands of cells ask for the same few models; a file that changed has another size or time.
-    return _identity_of(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 
 @lru_cache(maxsize=64)
@@ -222,6 +254,8 @@ class Job(BaseModel):
     """Whether event files for TensorBoard are written too."""
     execution: Execution = Execution()
     """On what to run it."""
+    reserved: Annotated[int, Field(ge=0)] = 0
+    """The token of the reservation that the worker claims the run folder under; 0 for a worker started by hand."""
     num_threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of the worker; 0 leaves torch's own choice."""
     checkpoint_every: Annotated[int, Field(ge=0)] = 25

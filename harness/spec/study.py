@@ -20,6 +20,7 @@ averaged over. Cells that have none of the space's settings (`base`) are run onc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -36,6 +37,9 @@ PrunerType = Literal["none", "median", "successive_halving", "hyperband"]
 _KEYS = ("per", "space", "sampler", "pruner", "num_trials", "timeout_s", "objectives", "first")
 _RANGE = ("low", "high", "log", "step", "where")
 _CHOICES = ("choices", "where")
+
+_LARGEST = 1e18
+"""A number beyond this, infinity too, is none that a range could have."""
 
 Point = Mapping[str, Value]
 """Values of a space by full name; parameters whose condition does not hold are absent."""
@@ -76,11 +80,19 @@ class Parameter:
         """Every value, for a grid; empty for a continuum."""
         if self.choices:
             return self.choices
-        step = self.step or (1 if self.is_whole and not self.log else None)
-        if step is None:
-            return ()
-        count = int((self.high - self.low) / step + 1e-9) + 1
-        return tuple(self.low + n * step for n in range(count))
+        step = self._step
+        return () if step is None else tuple(self.low + n * step for n in range(self.num_values))
+
+    @property
+    def num_values(self) -> int:
+        """How many values there are, for a grid; 0 for a continuum."""
+        if self.choices:
+            return len(self.choices)
+        return 0 if self._step is None else int((self.high - self.low) / self._step + 1e-9) + 1
+
+    @property
+    def _step(self) -> float | None:
+        return self.step or (1 if self.is_whole and not self.log else None)
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,11 @@ class Study:
     timeout_s: float | None
     objectives: tuple[str, ...]
     first: tuple[Point, ...]
+
+    @property
+    def num_points(self) -> int:
+        """Of a grid, at most: conditions make them fewer."""
+        return math.prod(parameter.num_values for parameter in self.space)
 
     def grid(self, known: Point) -> list[dict[str, Value]]:
         """Every point of a grid, each once, the last parameter fastest.
@@ -183,7 +200,7 @@ def read_study(part: Part) -> Study:
         first=tuple(_point(point, space) for point in parts["first"].elements()) if "first" in parts else (),
     )
     if sampler == "grid":
-        endless = [parameter.key for parameter in space if not parameter.values()]
+        endless = [parameter.key for parameter in space if not parameter.num_values]
         if endless:
             raise parts["space"].place.error(f"a grid needs choices or a step for {endless[0]}")
     elif study.num_trials is None and study.timeout_s is None:
@@ -299,7 +316,8 @@ def _one_of(part: Part, kind: Any) -> Any:
 def _number(part: Part, *, whole: bool = False, low: float | None = 1e-12) -> Any:
     value = part.value
     kind = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kind) or (low is not None and value < low):
+    is_number = isinstance(value, kind) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    if not is_number or (low is not None and value < low):
         what = "a whole number" if whole else "a number"
         bound = "" if low is None else " of at least 0" if low == 0 else " above 0"
         raise part.place.error(f"{part.name} must be {what}{bound}, not {shown(value)}")

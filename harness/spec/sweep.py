@@ -20,6 +20,7 @@
     targets: [counting, geometry]     # each run is evaluated on all of them; see harness.spec.data for one's own data
     evaluation: {num_examples: 200, every: 25, num_validation: 100}
     execution: {gradient_checkpointing: true, micro_batch_tokens: 16384}
+    executor: {type: slurm, partition: gpu, time_min: 240}
     claims:                           # what `harness claims` judges; see harness.spec.claims
       - {name: over_sft, says: GRPO-D beats SFT, better: {method: grpo_d}, than: {method: sft}, on: same_task}
 
@@ -35,7 +36,8 @@ above it, and the defaults of model, seed and precision, but no other setting th
 ablation, while `set` and `axes` of later blocks hold for copies too.
 
 `--set KEY=VALUE` replaces a setting wherever the file has it, blocks too: a list makes or replaces an axis, anything
-else removes the axis. It also takes `name`, `description`, `targets`, `evaluation.<key>` and `execution.<key>`.
+else removes the axis. It also takes `name`, `description`, `targets`, `evaluation.<key>`, `execution.<key>` and
+`executor.<key>`.
 """
 
 from __future__ import annotations
@@ -49,16 +51,14 @@ from typing import Any
 from harness.spec.claims import Claim
 from harness.spec.contests import contests
 from harness.spec.execution import Execution
-from harness.spec.expand import Cell, expand, num_combinations
+from harness.spec.executor import ExecutorSettings
+from harness.spec.expand import Cell, expand, num_combinations, refuse_above_most
 from harness.spec.keys import Value
 from harness.spec.methods import Evaluation
 from harness.spec.parts import Place
 from harness.spec.run import RunSpec
 from harness.spec.study import Point, Study
 from harness.spec.sweep_file import Layer, axis_of, read_sweep, with_axis
-
-MAX_CELLS = 1_000_000
-"""More than this is a slip of the keyboard, and would fill the memory before anyone saw a plan."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class Sweep:
         targets: The tasks to evaluate on.
         evaluation: How much to evaluate.
         execution: On what its runs run.
+        executor: Where their workers run.
         data: Where the rows lie of sources and targets that are no tasks of the package: name -> path.
         cells: Every distinct cell, in the order of the axes, the last one fastest. Of a study: those that its space
             leaves alone, then those of its trials, as far as they are known (of a grid, all of them).
@@ -97,6 +98,7 @@ class Sweep:
     targets: tuple[str, ...]
     evaluation: Evaluation
     execution: Execution
+    executor: ExecutorSettings
     cells: tuple[Cell, ...]
     num_runs_naive: int
     data: Mapping[str, str] = field(default_factory=dict)
@@ -120,8 +122,8 @@ class Sweep:
         """The combinations of the study's `per` that have something to search; one empty one without `per`."""
         assert self.study is not None
         cells = self._at(self.probe)
-        found = [{key: setting_of(cell.spec, key) for key in self.study.per} for cell in cells]
-        return [combination for n, combination in enumerate(found) if combination not in found[:n]]
+        found = (tuple(setting_of(cell.spec, key) for key in self.study.per) for cell in cells)
+        return [dict(zip(self.study.per, values, strict=True)) for values in dict.fromkeys(found)]
 
     def trial(self, combination: Mapping[str, Value], point: Point) -> tuple[Cell, ...]:
         """The cells of a trial: those of a combination in which the point takes effect.
@@ -156,7 +158,7 @@ class Sweep:
     def probe(self) -> dict[str, Value]:
         """Any point: where a setting can take effect does not depend on its value."""
         assert self.study is not None
-        return {parameter.key: (parameter.values() or (parameter.low,))[0] for parameter in self.study.space}
+        return {parameter.key: (parameter.choices or (parameter.low,))[0] for parameter in self.study.space}
 
 
 def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
@@ -167,14 +169,12 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
         overrides: ``"KEY=VALUE"`` of each `--set` option.
 
     Raises:
-        SpecError: A setting that cannot be; the message names file and line, or the option.
-        ModelError: A model folder that is none, or an installation without the embedded policy.
+        SpecError: A setting that cannot be, a model folder that is none, an installation without the embedded policy,
+            or too many cells; the message names file and line, or the option.
     """
     path = Path(path)
     file = read_sweep(path, overrides)
     naive = num_combinations(file.layers) * len(file.targets)
-    if naive > MAX_CELLS:
-        raise file.place.error(f"the axes make {naive:,} cells, and {MAX_CELLS:,} is the most that a sweep may have")
     cells = expand(file.layers, file.targets, file.place, strict=not overrides)
     sweep = Sweep(
         name=file.name,
@@ -183,6 +183,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
         targets=file.targets,
         evaluation=file.evaluation,
         execution=file.execution,
+        executor=file.executor,
         cells=cells,
         num_runs_naive=naive,
         data=file.data,
@@ -197,6 +198,9 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
         names = ", ".join(parameter.key for parameter in file.study.space)
         raise file.place.error(f"no cell of the sweep has a setting of the study's space: {names}")
     grid = file.study.sampler == "grid"
+    if grid:
+        # Every point crosses the axes again.
+        refuse_above_most(file.study.num_points * len(sweep.searches) * len(cells), file.place)
     points = [(found, point) for found in sweep.searches for point in (file.study.grid(found) if grid else ())]
     sweep = replace(sweep.with_trials(points), num_runs_naive=naive * max(len(points) // len(sweep.searches), 1))
     return _with_sound_claims(sweep) if grid and not overrides else sweep

@@ -18,6 +18,7 @@ from harness.errors import SpecError, UserError, nearest
 from harness.spec.claims import Claim, read_claims
 from harness.spec.data import task_name
 from harness.spec.execution import Execution
+from harness.spec.executor import ExecutorSettings
 from harness.spec.keys import Value, can_have, full_name, legal_types, sentence, shown
 from harness.spec.methods import METHOD_MODELS, Evaluation
 from harness.spec.names import TASKS
@@ -25,7 +26,11 @@ from harness.spec.parts import Part, Place, Setting, full_name_at, settings_of
 from harness.spec.study import Study, read_study
 from harness.spec.yaml_places import parse_yaml, read_yaml
 
-_MODELS: Mapping[str, type[BaseModel]] = {"evaluation": Evaluation, "execution": Execution}
+_MODELS: Mapping[str, type[BaseModel]] = {
+    "evaluation": Evaluation,
+    "execution": Execution,
+    "executor": ExecutorSettings,
+}
 """Sections of settings that belong to no cell."""
 _SECTIONS = ("name", "description", "base", "axes", "blocks", "study", "targets", *_MODELS, "claims")
 _REQUIRED = ("name", "axes", "targets")
@@ -39,6 +44,15 @@ class Choice:
 
     written: Any
     settings: tuple[Setting, ...]
+
+    @property
+    def frozen(self) -> Any:
+        """What is written, in a form that a set can hold."""
+        return _frozen(self.written)
+
+
+def _frozen(value: Any) -> Any:
+    return frozenset((key, _frozen(item)) for key, item in value.items()) if isinstance(value, Mapping) else value
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class SweepFile:
     targets: tuple[str, ...]
     evaluation: Evaluation
     execution: Execution
+    executor: ExecutorSettings
     study: Study | None
     claims: tuple[Claim, ...]
     layers: tuple[Layer, ...]
@@ -111,6 +126,7 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
         targets=_targets(parts["targets"]),
         evaluation=_evaluation(sections["evaluation"], parts.get("study")),
         execution=_section(Execution, "execution", sections["execution"]),
+        executor=_section(ExecutorSettings, "executor", sections["executor"]),
         study=read_study(parts["study"]) if "study" in parts else None,
         claims=read_claims(parts["claims"]) if "claims" in parts else (),
         layers=tuple(layers),
@@ -120,8 +136,8 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
 
 
 def _name(part: Part) -> str:
-    if not isinstance(part.value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", part.value):
-        message = f"name must be a word of letters, digits, '.', '_' and '-', not {shown(part.value)}"
+    if not isinstance(part.value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", part.value):
+        message = f"name must be a word of up to 100 letters, digits, '.', '_' and '-', not {shown(part.value)}"
         raise part.place.error(message)
     return part.value
 
@@ -216,14 +232,15 @@ def _axes(part: Part, key: str) -> list[Axis]:
         raise part.place.error(message)
     if not part.value:
         raise part.place.error(f"the axis {name} is empty: give it at least one value")
-    choices: list[Choice] = []
+    choices: dict[Any, Choice] = {}
     for element in part.elements():
         settings = tuple(settings_of(element, name))
         written = settings[0].value if name == "source" else element.value
-        if any(choice.written == written for choice in choices):
+        choice = Choice(written, settings)
+        if choice.frozen in choices:
             raise element.place.error(f"the axis {name} lists {shown(element.value)} twice")
-        choices.append(Choice(written, settings))
-    return [Axis(name, tuple(choices))]
+        choices[choice.frozen] = choice
+    return [Axis(name, tuple(choices.values()))]
 
 
 def _block(part: Part) -> Layer:

@@ -50,9 +50,9 @@ class Check(NamedTuple):
 class Checker:
     """Runs ``verify(parse(completion), parse(solution))`` in a child process, as R1-V calls it.
 
-    The child starts with the first check that needs it, and ends with :meth:`close`, with this object, or with this
-    process, however that ends. Threads may share a checker; a forked process that inherits one gets a child of its own.
-    An exception inside math_verify means "not verified", as in R1-V.
+    The child starts with :meth:`start` or the first check that needs it, and ends with :meth:`close`, with this object,
+    or with this process, however that ends. Threads may share a checker; a forked process that inherits one gets a
+    child of its own. An exception inside math_verify means "not verified", as in R1-V.
 
     Args:
         timeout_s: Bound per pair, in seconds of the child's CPU time, > 0. Ten times as much on the wall clock.
@@ -108,6 +108,12 @@ class Checker:
                 self._cache.popitem(last=False)
             return [results[pair] for pair in pairs]
 
+    def start(self) -> None:
+        """Starts the child and does not wait for it: math_verify takes longer to import than the first rollout."""
+        with self._lock:
+            if self._child is None:
+                self._start_child()
+
     def close(self) -> None:
         """Ends the child; a later check starts another one."""
         with self._lock:
@@ -125,7 +131,7 @@ class Checker:
         checks: list[Check] = []
         deaths = 0
         while len(checks) < len(pairs):
-            child = self._child or self._start_child()
+            child = self._ready_child()
             try:
                 child.send(pairs[len(checks) :])
                 while len(checks) < len(pairs):
@@ -147,11 +153,17 @@ class Checker:
         return checks
 
     def _start_child(self) -> _Child:
+        self._child = _Child(self.timeout_s)
+        self._ender = weakref.finalize(self, self._child.end)
+        return self._child
+
+    def _ready_child(self) -> _Child:
         for _ in range(2):
-            self._child = _Child(self.timeout_s)
-            self._ender = weakref.finalize(self, self._child.end)
+            child = self._child or self._start_child()
+            if child.is_ready:
+                return child
             try:
-                hello = self._child.receive(_START_S)
+                hello = child.receive(_START_S)
             except _ChildEndedError:
                 self._end_child()
                 continue
@@ -161,7 +173,8 @@ class Checker:
             if "error" in hello:
                 self._end_child()
                 raise RunError(f"the answer checker cannot start: {hello['error']}")
-            return self._child
+            child.is_ready = True
+            return child
         raise RunError(f"the answer checker died twice before its first answer ({sys.executable} {_SCRIPT.name})")
 
     def _end_child(self) -> None:
@@ -189,6 +202,7 @@ class _Child:
     def __init__(self, timeout_s: float) -> None:
         self._owner = os.getpid()
         self._buffer = b""
+        self.is_ready = False
         # A fixed hash seed, because the order of sympy's sets follows it; -P keeps this folder off the child's path.
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(_SCRIPT), str(timeout_s)],

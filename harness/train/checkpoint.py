@@ -1,14 +1,16 @@
 """One safetensors file that a run can go on from: weights, optimiser state, and what the method remembers.
 
-The file is written under another name and moved into place, so it is whole or absent. It holds the weights that learn,
-in float32, by their names in the model; a tied weight is kept once.
+The file is written under another name and moved into place, so it is whole or absent; a run's owner says how, lest
+somebody who has lost the run replaces it. It holds the weights that learn, in float32, by their names in the model; a
+tied weight is kept once.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,26 @@ from harness.train.optimizer import Optimizer
 
 FILE = "checkpoint.safetensors"
 
+Replacing = Callable[[Path], AbstractContextManager[Path]]
+"""Gives a path to write a file at, which takes the place of another at the end of the block."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """For a folder that nobody else writes to."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    yield temporary
+    os.replace(temporary, path)
+
 
 def save_checkpoint(
-    folder: Path, optimizer: Optimizer, step: int, state: Mapping[str, float], *, write: bool = True
+    folder: Path,
+    optimizer: Optimizer,
+    step: int,
+    state: Mapping[str, float],
+    *,
+    write: bool = True,
+    replacing: Replacing = replacing,
 ) -> None:
     """Replaces the folder's checkpoint, by one that any number of processes can go on from.
 
@@ -32,17 +51,17 @@ def save_checkpoint(
         step: Steps done.
         state: The method's own.
         write: Whether this process writes; the others only give their shares of the weights.
+        replacing: How the file comes into place.
     """
     tensors = optimizer.state()
     if not write:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{FILE}.tmp"
     metadata = {"step": str(step), "state": json.dumps(dict(state))}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    os.replace(temporary, folder / FILE)
+    with replacing(folder / FILE) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
 
 
 def load_checkpoint(folder: Path, optimizer: Optimizer) -> tuple[int, dict[str, float]] | None:

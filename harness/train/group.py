@@ -1,9 +1,9 @@
 """The processes of a run on several devices: who starts them, where they meet, and that none outlives the others.
 
-The process that was started as the worker is the first; it starts the others. They inherit its log, its lock and its
-process group, so whoever starts, stops or kills a worker need not know how many processes it has, and its exit code is
-the run's. torchrun would put each process into a session of its own, where a kill of the worker's group misses it, keep
-the lock from it, and turn every exit code into 1; processes that it started by hand are taken as they are.
+The process that was started as the worker is the first; it starts the others. They inherit its log and its process
+group, so whoever starts, stops or kills a worker need not know how many processes it has, and its exit code is the
+run's. torchrun would put each process into a session of its own, where a kill of the worker's group misses it, and turn
+every exit code into 1; processes that it started by hand are taken as they are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from harness.errors import RunError
+from harness.errors import ProcessLostError
 
 MEMBER = "HARNESS_MEMBER"
 """Set in the environment of processes that another one started here."""
@@ -30,10 +30,6 @@ GRACE_S = 15.0
 """Some connections never break; a first process that has not noticed the end of another by then is ended."""
 
 REGULAR = (0, 128 + signal.SIGTERM)
-
-
-class ProcessLostError(RunError):
-    """A run lost one of its processes, which takes the others with it."""
 
 
 class Group:
@@ -137,13 +133,15 @@ def open_group(num_processes: int, command: Sequence[str]) -> Group:
     members = []
     for rank in range(1, num_processes):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), MEMBER: "1"}
-        # The pipe closes when the first process ends, however it does. The lock is inherited as this process has it.
-        members.append(subprocess.Popen([*command], stdin=subprocess.PIPE, env=os.environ | place, close_fds=False))
+        # The pipe closes when the first process ends, however it does.
+        members.append(subprocess.Popen([*command], stdin=subprocess.PIPE, env=os.environ | place))
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0"}
     return Group(listener, members)
 
 
 def _end_with_leader() -> None:
     """Waits for the end of the first process, then ends this one at once: it may be waiting for the first forever."""
-    sys.stdin.buffer.read()
+    # Not by `sys.stdin`, whose lock a thread that waits there would keep from an interpreter that shuts down.
+    while os.read(0, 1):
+        pass
     os._exit(1)

@@ -19,6 +19,7 @@ from harness.spec import AdaptiveSchedule, Execution, RunSpec, beta_at, next_bet
 from harness.spec import Grpo as GrpoSettings
 from harness.spec import GrpoD as GrpoDSettings
 from harness.tasks.base import Example, Task
+from harness.tasks.checking import default_checker
 from harness.tasks.rewards import accuracy_rewards, format_rewards
 from harness.train.advantages import group_advantages
 from harness.train.data import TrainingSet
@@ -50,6 +51,7 @@ class Grpo:
         execution: Execution = Execution(),  # noqa: B008 - frozen
     ) -> None:
         assert isinstance(spec.method, GrpoSettings | GrpoDSettings)
+        default_checker().start()  # gets ready while the first completions are sampled
         self.settings = spec.method
         self.seed = spec.seed
         self.policy = policy
@@ -65,8 +67,8 @@ class Grpo:
         offload = execution.reference == "offload"
         self.reference = Reference(policy, offload=offload) if needs_reference else None
         self.encoder = ImageEncoder(policy)
-        self.rollout_budget = TokenBudget()
-        self.reference_budget = TokenBudget(execution.micro_batch_tokens)
+        self.rollout_budget = TokenBudget(halvings=execution.halvings)
+        self.reference_budget = TokenBudget(execution.micro_batch_tokens, execution.halvings)
 
     def beta(self, step: int) -> float:
         """The KL coefficient of a step."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.errors import Interrupted, NonFiniteError
 from harness.policy import Policy
 from harness.spec.methods import Trained
-from harness.train.checkpoint import load_checkpoint, save_checkpoint
+from harness.train.checkpoint import Replacing, load_checkpoint, replacing, save_checkpoint
 from harness.train.memory import TokenBudget
 from harness.train.method import Batch, Method, Part
 from harness.train.optimizer import Optimizer
@@ -51,7 +51,10 @@ class Loop:
         processes: Those that share the run.
         checkpoints: The folder of checkpoints.
         checkpoint_every: Steps between two of them; 0 for none but on interruption.
+        replacing: How a checkpoint comes into place.
+        before_save: Called with the steps done before each checkpoint.
         micro_batch_tokens: Packed tokens of a forward and backward pass; None for all of a step's.
+        halvings: How often that is halved before the first pass.
         sharded: Whether weights and optimiser state are divided up among the processes.
     """
 
@@ -64,7 +67,10 @@ class Loop:
         *,
         checkpoints: Path,
         checkpoint_every: int = 0,
+        replacing: Replacing = replacing,
+        before_save: Callable[[int], None] = lambda step: None,
         micro_batch_tokens: int | None = None,
+        halvings: int = 0,
         sharded: bool = False,
     ) -> None:
         self.method = method
@@ -73,12 +79,15 @@ class Loop:
         self.processes = processes
         self.checkpoints = checkpoints
         self.checkpoint_every = checkpoint_every
+        self.replacing = replacing
+        self.before_save = before_save
         self.sharding = _sharding(policy, processes) if sharded else None
         if self.sharding is None:
             learning = {name: weight for name, weight in policy.model.named_parameters() if weight.requires_grad}
-            self.optimizer, self.budget = Optimizer(learning, settings), TokenBudget(micro_batch_tokens)
+            self.optimizer, self.budget = Optimizer(learning, settings), TokenBudget(micro_batch_tokens, halvings)
         else:
-            self.optimizer, self.budget = self.sharding.optimizer(settings), self.sharding.budget(micro_batch_tokens)
+            self.optimizer = self.sharding.optimizer(settings)
+            self.budget = self.sharding.budget(micro_batch_tokens, halvings)
         self.step = 0
 
     def resume(self) -> int:
@@ -125,7 +134,15 @@ class Loop:
 
     def save(self) -> None:
         """Saves a checkpoint."""
-        save_checkpoint(self.checkpoints, self.optimizer, self.step, self.method.state(), write=self.processes.is_main)
+        self.before_save(self.step)
+        save_checkpoint(
+            self.checkpoints,
+            self.optimizer,
+            self.step,
+            self.method.state(),
+            write=self.processes.is_main,
+            replacing=self.replacing,
+        )
         self.processes.wait()
 
     def whole_weights(self) -> dict[str, Tensor] | None:

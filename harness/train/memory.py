@@ -19,10 +19,12 @@ class TokenBudget:
 
     Args:
         tokens: At the start; None for as many as there are.
+        halvings: How often that is halved before the first pass.
     """
 
-    def __init__(self, tokens: int | None = None) -> None:
+    def __init__(self, tokens: int | None = None, halvings: int = 0) -> None:
         self.tokens = tokens
+        self._halvings = halvings
 
     def split(self, sizes: Sequence[int]) -> list[list[int]]:
         """Places in order, in parts of at most the budget; what is larger alone makes a part of its own.
@@ -40,6 +42,12 @@ class TokenBudget:
             held += size
         return parts
 
+    def begin(self, largest: int, total: int) -> None:
+        """Halves the budget as often as it shall be from the start, the first time that a pass's tokens are known."""
+        if self._halvings:
+            self.tokens = max(min(self.tokens or total, total) >> self._halvings, largest)
+            self._halvings = 0
+
     def attempt(self, what: str, largest: int, total: int, work: Callable[[], Result]) -> Result:
         """Does some work again with half the budget, for as long as memory runs out.
 
@@ -52,6 +60,7 @@ class TokenBudget:
         Raises:
             OutOfMemoryError: The largest piece alone does not fit.
         """
+        self.begin(largest, total)
         while True:
             try:
                 return work()

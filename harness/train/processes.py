@@ -7,6 +7,7 @@ the whole step, and gradients are added; so n processes make the step that one w
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch names it in no stub
 
 from harness.errors import ModelError
+
+CONTEXT_GIB = 0.6
+"""Memory of a CUDA context beside torch's allocator, to its order of magnitude; no process is told its own."""
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for one another: the first may be busy with a large checkpoint, and a dead one is noticed
@@ -107,6 +111,34 @@ class Processes:
     def gather(self, rows: list[Any]) -> list[Any]:
         """The processes' rows, one after another, on every process."""
         return rows if self.count == 1 else list(gather_object(rows))
+
+    @property
+    def device_name(self) -> str:
+        """What the first process computes on, such as ``"NVIDIA H200"``; ``"cpu"`` without an accelerator."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def own_peak_memory(self) -> dict[str, float | None]:
+        """The most memory that this process took so far, in GiB.
+
+        Returns:
+            peak_host_gib: its highest resident size; peak_device_gib: what torch's allocator held on its device and its
+            context needs; None without one.
+        """
+        device = None
+        if self.device.type == "cuda":
+            device = torch.cuda.max_memory_reserved(self.device) / 2**30 + CONTEXT_GIB
+        # Linux counts in KiB.
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        return {"peak_host_gib": host, "peak_device_gib": device}
+
+    def peak_memory(self) -> dict[str, float | None]:
+        """As :meth:`own_peak_memory`, of all processes: host memory together, the fullest device. All must call it."""
+        every = self.gather([self.own_peak_memory()])
+        devices = [one["peak_device_gib"] for one in every if one["peak_device_gib"] is not None]
+        return {
+            "peak_host_gib": sum(one["peak_host_gib"] for one in every),
+            "peak_device_gib": max(devices, default=None),
+        }
 
     def wait(self) -> None:
         """Returns once every process is here."""

@@ -80,9 +80,9 @@ class Sharding:
         self._gather()
         return optimizer
 
-    def budget(self, tokens: int | None) -> FixedBudget:
+    def budget(self, tokens: int | None, halvings: int = 0) -> FixedBudget:
         """Of the passes of an update."""
-        return FixedBudget(tokens)
+        return FixedBudget(tokens, halvings)
 
     @contextmanager
     def divided(self) -> Iterator[None]:
@@ -128,6 +128,7 @@ class FixedBudget(TokenBudget):
         Raises:
             RunError: Memory ran out.
         """
+        self.begin(largest, total)
         try:
             return work()
         except torch.OutOfMemoryError as error:

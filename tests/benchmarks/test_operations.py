@@ -70,7 +70,7 @@ def policy() -> Policy:
 
 @pytest.fixture(scope="module")
 def sizes(policy: Policy) -> Sizes:
-    return Sizes.of(policy.model.config)
+    return Sizes.of(policy.model.config.to_dict())
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_parameters_are_the_models(scale: str) -> None:
     with no_init_weights(), torch.device("meta"):
         model = Qwen2VLForConditionalGeneration(config)
         model.tie_weights()
-    found = Sizes.of(config)
+    found = Sizes.of(config.to_dict())
     assert found.parameters == sum(weight.numel() for weight in model.parameters())
     assert found.tower_parameters == sum(weight.numel() for weight in model.model.visual.parameters())
 

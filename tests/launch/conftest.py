@@ -16,6 +16,7 @@ import pytest
 import harness
 from harness.launch.driver import SweepOutcome, run_sweep
 from harness.launch.local import LocalExecutor
+from harness.spec.executor import ExecutorSettings
 from harness.spec.sweep import Sweep, load_sweep
 
 HERE = Path(__file__).parent
@@ -28,6 +29,7 @@ axes:
   seed: [0, 1, 2]
 targets: [counting]
 evaluation: {num_examples: 4}
+execution: {device: cpu, max_lost: 2, max_out_of_memory: 1, lease_s: 2}
 """
 
 
@@ -82,7 +84,8 @@ def drive(results: Path, worker: list[str]) -> Callable[..., SweepOutcome]:
     """Runs a sweep here with fake workers."""
 
     def run(sweep: Sweep, slots: int = 2, **options: Any) -> SweepOutcome:
-        return run_sweep(sweep, results, executor=LocalExecutor(slots, worker), wandb=False, **options)
+        executor = LocalExecutor(ExecutorSettings(slots=slots), command=worker)
+        return run_sweep(sweep, results, executor=executor, wandb=False, **{"retry_failed": True, **options})
 
     return run
 

@@ -13,8 +13,11 @@ import sys
 import time
 from pathlib import Path
 
+from harness.errors import FencedError
 from harness.record.atomic import write_json
+from harness.record.failures import FENCED
 from harness.record.folder import RunFolder
+from harness.record.lease import claim
 from harness.record.recorder import Recorder
 from harness.spec import Job
 
@@ -52,7 +55,12 @@ def main() -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
     begin = time.monotonic()
-    recorder = Recorder(folder, job)
+    try:
+        lease = claim(folder.path, job.reserved)
+    except FencedError as error:
+        print(error, flush=True)
+        return FENCED
+    recorder = Recorder(folder, job, files=lease.files)
     recorder.start("cpu")
     recorder.resume_from(0)
     recorder.progress("train", 0, 4)

@@ -13,7 +13,10 @@ import sys
 import time
 from pathlib import Path
 
+from harness.errors import FencedError
+from harness.record.failures import FENCED
 from harness.record.folder import RunFolder
+from harness.record.lease import claim
 from harness.record.recorder import Recorder
 from harness.record.state import SUMMARY_KEYS
 from harness.spec import Job
@@ -33,7 +36,11 @@ def main() -> int:
     behaviour = json.loads(orders.read_text()).get(folder.run_id) if orders.exists() else None
     stops: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
-    recorder = Recorder(folder, job)
+    try:
+        lease = claim(folder.path, job.reserved)
+    except FencedError:
+        return FENCED
+    recorder = Recorder(folder, job, files=lease.files)
     recorder.start("cpu")
     first = len(folder.metrics.read_text().splitlines()) if folder.metrics.exists() else 0
     recorder.resume_from(first)

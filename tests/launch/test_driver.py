@@ -12,11 +12,13 @@ import pytest
 from rich.console import Console
 
 from harness.launch.driver import SweepOutcome
-from harness.launch.lock import take_lock
 from harness.launch.plan import make_plan
 from harness.launch.status import sweep_status
 from harness.record.atomic import read_json, write_json
+from harness.record.files import Files
 from harness.record.folder import RunFolder
+from harness.record.launches import read_launches
+from harness.record.lease import reserve
 from harness.record.state import RunState, read_state, write_state
 from harness.spec.sweep import load_sweep
 
@@ -56,16 +58,23 @@ def test_failures_have_a_reason_and_do_not_stop_the_others(sweep, results, run_i
     assert drive(sweep, console=out) == SweepOutcome(1, 2, 0, False)
     state = read_state(RunFolder(results, failing))
     assert (state.status, state.error) == ("failed", "no reward for example counting/train/7")
-    assert "RuntimeError" in state.traceback
+    assert "RuntimeError" in state.traceback and state.failure == "bug"
+    # Lost twice without getting further, and since nobody said why, once more with smaller passes.
     state = read_state(RunFolder(results, killed))
-    assert (state.status, state.error_type) == ("failed", "WorkerLost")
+    assert (state.status, state.failure, state.error_type) == ("failed", "out_of_memory", "WorkerLost")
     assert state.error == "the worker was ended by SIGKILL (killed by hand or for memory)"
     assert state.traceback == "about to die"
+    launches = read_launches(RunFolder(results, killed))
+    assert [(launch.failure, launch.halvings, launch.code) for launch in launches] == [
+        ("worker_lost", 0, -9),
+        ("out_of_memory", 0, -9),
+        ("out_of_memory", 1, -9),
+    ]
     assert read_state(RunFolder(results, fine)).status == "completed"
     # One line each, whatever the width.
     assert f"failed     {failing}: no reward for example counting/train/7\n" in out.file.getvalue()
 
-    # A later invocation may leave them, or try them once more.
+    # A later invocation leaves them, or tries them once more.
     assert drive(sweep, retry_failed=False) == SweepOutcome(1, 2, 0, False)
     assert read_state(RunFolder(results, failing)).attempts == 1
     order({})
@@ -140,8 +149,11 @@ def test_two_drivers_train_a_run_once(first_is_killed, sweep, results, run_ids, 
         first.wait()
     assert make_plan(sweep, results).runs[0].status == "running"
     second = start_driver(1)
-    wait_until(lambda: f"elsewhere  {run_ids[0]}" in (results / "driver1.txt").read_text())
-    wait_until(lambda: f"completed  {run_ids[2]}" in (results / "driver1.txt").read_text())
+    if first_is_killed:  # its worker takes the only slot of the driver that adopts it
+        wait_until(lambda: f"adopted    {run_ids[0]}" in (results / "driver1.txt").read_text())
+    else:
+        wait_until(lambda: f"elsewhere  {run_ids[0]}" in (results / "driver1.txt").read_text())
+        wait_until(lambda: f"completed  {run_ids[2]}" in (results / "driver1.txt").read_text())
     assert second.poll() is None
     (results / "go").touch()
     outcome = {"num_completed": 3, "num_failed": 0, "num_pending": 0, "interrupted": False, "num_pruned": 0}
@@ -153,18 +165,21 @@ def test_two_drivers_train_a_run_once(first_is_killed, sweep, results, run_ids, 
 
 def test_a_run_that_another_driver_saw_fail_is_not_tried_again_here(sweep, results, run_ids, start_driver, wait_until):
     folder = RunFolder(results, run_ids[0])
-    lock = take_lock(folder.path)
+    pulse = results / "drivers" / "other.json"
+    write_json(pulse, {})
+    lease = reserve(folder.path, None, pulse=pulse)
     driver = start_driver(1)
     wait_until(lambda: f"elsewhere  {run_ids[0]}" in (results / "driver0.txt").read_text())
-    write_state(folder, RunState(status="failed", error="broken"))
-    lock.release()
+    write_state(folder, RunState(status="failed", error="broken"), lease.files)
+    lease.release()
     assert json.loads(driver.communicate(timeout=20)[0])["num_failed"] == 1
     assert f"failed     {run_ids[0]}: broken" in (results / "driver0.txt").read_text()
 
 
 def test_a_run_that_was_lost_resumes_with_its_number_of_threads(sweep, results, run_ids, drive):
     folder = RunFolder(results, run_ids[0])
-    write_state(folder, RunState(status="running", step=2, num_steps=4, pid=1, host="gone", heartbeat=1.0))
+    folder.path.mkdir(parents=True)
+    write_state(folder, RunState(status="running", step=2, num_steps=4, heartbeat=1.0), Files(folder.path))
     folder.checkpoint.mkdir()
     write_json(folder.job_json, {"num_threads": 7})
     assert make_plan(sweep, results).runs[0].status == "pending"

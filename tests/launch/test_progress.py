@@ -5,24 +5,25 @@ from __future__ import annotations
 import io
 
 from rich.console import Console
+from run_files import put_state
 
 from harness.launch.progress import Progress, last_metrics, metric_words
 from harness.record.atomic import append_jsonl
 from harness.record.folder import RunFolder
-from harness.record.state import RunState, write_state
+from harness.record.state import RunState
 
 
 def test_bars_follow_state_and_metrics(tmp_path):
     folder = RunFolder(tmp_path, "grpo-counting-s0-0123456789-v1")
-    write_state(folder, RunState(status="running", phase="train", step=2, num_steps=10))
+    put_state(folder, RunState(status="running", phase="train", step=2, num_steps=10))
     append_jsonl(folder.metrics, [{"step": 0, "rollout/reward": 0.5}, {"step": 1, "rollout/reward": 1.25}])
     console = Console(file=io.StringIO(), force_terminal=True, width=160, color_system=None)
     with Progress(console, "small", 3, 1, 2) as progress:
         progress.started(folder.run_id, folder)
         progress.update()
-        write_state(folder, RunState(status="running", phase="train", step=4, num_steps=10))
+        put_state(folder, RunState(status="running", phase="train", step=4, num_steps=10))
         progress.update()
-        write_state(folder, RunState(status="running", phase="evaluate", target="counting", step=5, num_steps=8))
+        put_state(folder, RunState(status="running", phase="evaluate", target="counting", step=5, num_steps=8))
         progress.update()
         progress.completed(folder.run_id)
         progress.failed("other", "out of [memory]")

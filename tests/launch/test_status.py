@@ -9,14 +9,17 @@ import subprocess
 import sys
 import time
 
+import pytest
 from rich.console import Console
+from run_files import put_state
 
 from harness.launch.plan import make_plan
-from harness.launch.status import all_status, has_worker, print_status, sweep_status
-from harness.launch.worker_end import end_sentence, log_tail
-from harness.record.atomic import write_json
+from harness.launch.status import all_status, print_status, sweep_status
+from harness.launch.worker_end import end_sentence, log_tail, tells_of_memory
+from harness.record.atomic import read_json, write_json
 from harness.record.folder import RunFolder
-from harness.record.state import RunState, boot_id, write_state
+from harness.record.lease import OWNER, claim, read_owner, reserve
+from harness.record.state import RunState
 from harness.spec import Job
 from harness.spec.sweep import load_sweep
 
@@ -66,13 +69,15 @@ def test_text_on_a_narrow_terminal_folds_and_loses_nothing(sweep, results, run_i
 
 def test_status_rows(sweep, results, run_ids):
     failed, dead, fresh = run_ids
-    write_state(
+    put_state(
         RunFolder(results, failed), RunState(status="failed", error="[bad] x", heartbeat=0.5, step=1, num_steps=4)
     )
-    other = RunState(
-        status="running", phase="train", step=3, num_steps=4, pid=1, host="elsewhere", heartbeat=time.time()
-    )
-    write_state(RunFolder(results, dead), other)
+    other = RunFolder(results, dead)
+    claim(other.path, 0, lease_s=60)
+    owner = read_owner(other.path).path / OWNER
+    record = read_json(owner)
+    write_json(owner, record | {"process": record["process"] | {"host": "elsewhere"}})
+    put_state(other, RunState(status="running", phase="train", step=3, num_steps=4, heartbeat=time.time()))
     rows = [row.as_json() for row in sweep_status(sweep, results)]
     assert rows[0] == {
         "run_id": failed,
@@ -96,9 +101,32 @@ def test_status_rows(sweep, results, run_ids):
         lambda console: print_status(sweep_status(sweep, results), console), width=200, force_terminal=True
     )
     assert "[bad] x" in terminal
-    # A minute of silence on another machine is death.
-    write_state(RunFolder(results, dead), RunState(**(vars(other) | {"heartbeat": time.time() - 61})))
+    # Two leases of silence on another machine: it seems to be dead.
+    os.utime(owner, (time.time() - 121,) * 2)
     assert [row.note for row in sweep_status(sweep, results)] == [None, "interrupted", None]
+
+
+@pytest.mark.parametrize("state", [None, RunState(status="failed", error="x"), RunState(status="running", step=1)])
+def test_a_run_is_running_while_somebody_holds_it_and_no_longer(sweep, results, run_ids, state):
+    folder = RunFolder(results, run_ids[0])
+    if state is not None:
+        put_state(folder, state)
+    before = sweep_status(sweep, results)[0]
+    assert (before.status, before.note) == {
+        None: ("pending", None),
+        "failed": ("failed", None),
+        "running": ("pending", "interrupted"),
+    }[state and state.status]
+    lease = reserve(folder.path, None, pulse=results)
+    starting = sweep_status(sweep, results)[0]
+    assert (starting.status, starting.note) == ("running", "starting")
+    worker = claim(folder.path, lease.token)
+    put_state(folder, RunState(status="running", phase="evaluate", target="counting", step=4, num_steps=4))
+    doing = sweep_status(sweep, results)[0]
+    assert (doing.status, doing.note) == ("running", "evaluate counting")
+    worker.release()
+    after = sweep_status(sweep, results)[0]
+    assert (after.status, after.note) == ("pending", "interrupted")
 
 
 def test_status_without_a_sweep_lists_every_run_with_a_job(sweep, results, run_ids):
@@ -115,27 +143,27 @@ def test_status_without_a_sweep_lists_every_run_with_a_job(sweep, results, run_i
     assert {row.num_steps for row in rows} == {run.spec.method.num_steps}
 
 
-def test_a_process_number_is_believed_only_for_the_process_that_wrote_it():
-    now = time.time()
-    here = {"host": os.uname().nodename, "boot_id": boot_id(), "status": "running"}
-    assert has_worker(RunState(pid=os.getpid(), heartbeat=now, **here))
-    assert not has_worker(RunState(pid=os.getpid(), heartbeat=now, **(here | {"boot_id": "another boot"})))
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    if sys.platform == "linux":
-        # This very process was not there an hour before it began; the child has ended and is a zombie.
-        assert not has_worker(RunState(pid=os.getpid(), heartbeat=now - 1e6, **here))
-        assert not has_worker(RunState(pid=child.pid, heartbeat=now, **here))
-    child.wait()
-    assert not has_worker(RunState(pid=child.pid, heartbeat=now, **here))
-    assert not has_worker(RunState(pid=None, heartbeat=now, **here))
-
-
 def test_sentences_for_silent_ends():
     assert end_sentence(-11, ["x"]) == "the worker was ended by SIGSEGV (a crash in native code)"
     assert end_sentence(-15, []) == "the worker was ended by SIGTERM"
     assert end_sentence(-999, []) == "the worker was ended by signal 999"
     assert end_sentence(0, []) == "the worker ended with exit code 0 and left no complete summary"
+    assert end_sentence(-9, [], "out of memory") == "the worker was ended by SIGKILL (out of memory)"
+    assert end_sentence(None, ["x"], "node n2 died") == "the worker was lost: node n2 died"
+    assert end_sentence(None, []) == "the worker was lost"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[4242.1] Out of memory: Killed process 77 (python)",
+        "slurmstepd: error: Detected 1 oom_kill event in StepId=3.0. Some of the step tasks have been OOM Killed.",
+        "Memory cgroup out of memory: Killed process 77",
+    ],
+)
+def test_words_of_the_system_about_memory(line):
+    assert tells_of_memory(["step 1", line, "bye"])
+    assert not tells_of_memory(["step 1", "RuntimeError: out of luck", "memory: 3 GiB"])
 
 
 def test_log_tail(tmp_path):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.record import Recorder, RunFolder
+from harness.record.files import Files
 from harness.spec import Job, RunSpec
 
 MODEL = "Qwen/Qwen2-VL-2B-Instruct"
@@ -22,7 +24,16 @@ def folder(job: Job) -> RunFolder:
 
 
 @pytest.fixture
-def recorder(folder: RunFolder, job: Job) -> Recorder:
-    recorder = Recorder(folder, job)
+def files(folder: RunFolder) -> Iterator[Files]:
+    """The way to write into the folder of a run that nobody else holds."""
+    folder.path.mkdir(parents=True)
+    files = Files(folder.path)
+    yield files
+    files.close()
+
+
+@pytest.fixture
+def recorder(folder: RunFolder, job: Job, files: Files) -> Recorder:
+    recorder = Recorder(folder, job, files=files)
     recorder.start("cpu", num_threads=1)
     return recorder

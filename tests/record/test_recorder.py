@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import errno
+import hashlib
 import math
 import os
 
 import pytest
 
+from harness.errors import FencedError
 from harness.record import Recorder, is_complete, read_json, read_jsonl, read_state
 from harness.record import recorder as module
+from harness.record.files import Files
 from harness.record.folder import RunFolder
 from harness.spec.methods import Evaluation
 
@@ -59,16 +63,19 @@ def test_a_number_that_is_none_is_kept_as_null(recorder, folder):
     assert read_jsonl(folder.metrics) == [{"step": 0, "train/loss": None, "train/kl": None, "train/beta": 0.0}]
 
 
-def test_resumed_files_equal_those_of_a_run_left_alone(recorder, folder, job, tmp_path):
+def test_resumed_files_equal_those_of_a_run_left_alone(recorder, folder, files, job, tmp_path):
     whole = RunFolder(tmp_path / "whole", job.spec.run_id)
-    alone = Recorder(whole, job)
+    whole.path.mkdir(parents=True)
+    own = Files(whole.path)
+    alone = Recorder(whole, job, files=own)
     alone.start("cpu")
     _train(alone, range(10))
+    own.close()
 
     _train(recorder, range(7))
     with folder.metrics.open("a") as stream:
         stream.write('{"step": 7, "train/lo')
-    second = Recorder(folder, job)
+    second = Recorder(folder, job, files=files)
     second.start("cpu")
     second.resume_from(5)
     _train(second, range(5, 10))
@@ -115,7 +122,13 @@ def test_complete_writes_the_summary(recorder, folder, capsys):
     assert read_jsonl(folder.evaluation("counting")) == rows
     assert read_state(folder).status == "running"
     recorder.complete({"evaluations": {"counting": {"num_examples": 1}}})
-    assert read_json(folder.summary) == {"run_id": folder.run_id, "evaluations": {"counting": {"num_examples": 1}}}
+    line = b'{"index": 0, "correct": true, "format": true}\n'
+    assert folder.evaluation("counting").read_bytes() == line
+    assert read_json(folder.summary) == {
+        "run_id": folder.run_id,
+        "evaluations": {"counting": {"num_examples": 1}},
+        "files": {"eval/counting.jsonl": {"bytes": len(line), "sha256": hashlib.sha256(line).hexdigest()}},
+    }
     assert read_state(folder).status == "completed"
     assert read_json(folder.run_json)["attempts"][0]["outcome"] == "completed"
     assert is_complete(folder, ["counting"], Evaluation(num_examples=1))
@@ -139,11 +152,11 @@ def test_fail_keeps_sentence_type_and_traceback(recorder, folder):
         recorder.fail(error)
     state = read_state(folder)
     assert (state.status, state.step) == ("failed", 4)
-    assert (state.error, state.error_type) == ("the device is gone", "RuntimeError")
+    assert (state.error, state.error_type, state.failure) == ("the device is gone", "RuntimeError", "bug")
     assert "test_fail_keeps" in state.traceback
 
 
-def test_a_run_can_fail_before_it_started(folder, job):
+def test_a_run_can_fail_before_it_started(folder, files, job):
     Recorder(folder, job).fail(KeyError())
     assert (read_state(folder).status, read_state(folder).error) == ("failed", "KeyError")
     assert not folder.run_json.exists()
@@ -152,3 +165,54 @@ def test_a_run_can_fail_before_it_started(folder, job):
 def test_an_interrupted_run_is_pending(recorder, folder):
     recorder.interrupt(6)
     assert (read_state(folder).status, read_state(folder).step) == ("pending", 6)
+
+
+def test_a_failure_is_told_with_its_class_and_how_much_memory_it_took(recorder, folder):
+    recorder.measured |= {"peak_host_gib": 1.5, "peak_device_gib": None}
+    recorder.progress("train", 1, 10)
+    assert (read_state(folder).peak_host_gib, read_state(folder).peak_device_gib) == (1.5, None)
+    recorder.fail(OSError(errno.ENOSPC, "No space left on device"))
+    assert (read_state(folder).status, read_state(folder).failure) == ("failed", "disk_full")
+    assert read_json(folder.run_json)["attempts"][0]["measured"]["peak_host_gib"] == 1.5
+
+
+def test_a_class_that_another_process_knows_better_is_kept(recorder, folder):
+    recorder.fail(RuntimeError("Connection closed by peer"), "out_of_memory")
+    assert (read_state(folder).failure, read_state(folder).error_type) == ("out_of_memory", "RuntimeError")
+
+
+def test_a_mark_holds_what_the_rows_are(recorder, folder):
+    recorder.metrics(0, {"train/loss": 1.0})
+    recorder.mark(1)
+    line = b'{"step": 0, "train/loss": 1.0}\n'
+    assert read_json(folder.marks) == {
+        "marks": [
+            {"step": 1, "files": {"metrics.jsonl": {"bytes": len(line), "sha256": hashlib.sha256(line).hexdigest()}}}
+        ]
+    }
+
+
+def test_a_recorder_that_was_fenced_off_writes_nothing(folder, job):
+    stage = folder.path / "lease" / "1" / "stage"
+    stage.mkdir(parents=True)
+    files = Files(stage)
+    late = Recorder(folder, job, files=files)
+    late.start("cpu")
+    late.metrics(0, {"train/loss": 1.0})
+    stage.rmdir()
+    before = {path: path.read_bytes() for path in folder.path.glob("*.json*")}
+    calls = (
+        lambda: late.metrics(1, {"train/loss": 0.5}),
+        lambda: late.completions(1, [{"id": "a"}]),
+        lambda: late.evaluation("counting", [{"correct": True}]),
+        lambda: late.mark(2),
+        lambda: late.progress("evaluate", 0, 1, "counting"),
+        lambda: late.interrupt(1),
+        lambda: late.fail(RuntimeError("late")),
+    )
+    for call in calls:
+        with pytest.raises(FencedError):
+            call()
+    assert {path: path.read_bytes() for path in folder.path.glob("*.json*")} == before
+    assert not folder.evaluation("counting").exists()
+    files.close()

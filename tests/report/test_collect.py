@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.errors import DataError, UserError
-from harness.record.atomic import write_jsonl
+from harness.errors import UserError
+from harness.record.atomic import file_digest, read_json, write_json, write_jsonl
 from harness.record.folder import RunFolder
 from harness.record.sweep_record import write_sweep_record
-from harness.report.collect import load_results, measure
+from harness.report.collect import measure
+from harness.report.frame import load_results
+from harness.report.tables import build_tables
 from harness.spec.methods import Evaluation
 from harness.spec.run import RunSpec
 
@@ -96,11 +99,35 @@ def test_a_run_without_a_summary_does_not_count(results: Path, write_run) -> Non
     assert len(load_results(results)) == 0
 
 
-def test_an_evaluation_shorter_than_its_summary_is_an_error(results: Path, write_run) -> None:
-    run_id = write_run(SFT, {"counting": [1, 0, 1, 1]})
-    write_jsonl(RunFolder(results, run_id).evaluation("counting"), [{"correct": True, "format": True}])
-    with pytest.raises(DataError, match=r"counting\.jsonl: 1 rows where the run's summary counts 4"):
-        load_results(results)
+@pytest.mark.parametrize("damage", ["shorter", "torn", "gone", "another", "run"])
+def test_a_damaged_evaluation_is_missing_and_the_others_stay(results: Path, write_run, make_sweep, damage: str) -> None:
+    damaged = write_run(SFT, {"counting": [1, 0, 1, 1], "geometry": [1, 0, 1, 0]})
+    whole = write_run(BASE, {"counting": [1, 0, 0, 0], "geometry": [1, 1, 0, 0]})
+    folder = RunFolder(results, damaged)
+    path = folder.evaluation("counting")
+    if damage == "shorter":
+        write_jsonl(path, [{"correct": True, "format": True}])
+    elif damage == "torn":
+        os.truncate(path, path.stat().st_size - 5)
+    elif damage == "gone":
+        path.unlink()
+    elif damage == "another":
+        noted = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        write_json(folder.summary, read_json(folder.summary) | {"files": {"eval/counting.jsonl": noted}})
+        path.write_bytes(path.read_bytes().replace(b'"index": 0', b'"index": 9'))
+    else:
+        folder.run_json.write_text("{")
+    left = [] if damage == "run" else [(damaged, "geometry")]
+    sweep = make_sweep(method="[base, sft]", source="[counting]", seed="[1]")
+    for frame in (load_results(results), load_results(results, sweep)):
+        pairs = sorted(zip(frame.run_id, frame.target, strict=True))
+        assert pairs == sorted([(whole, "counting"), (whole, "geometry"), *left])
+    if damage != "run":
+        assert measure(results, damaged, "counting") is None
+        rows = {(row.method, row.target): row for row in build_tables(results, sweep)}
+        assert rows["sft", "counting"].mean is None
+        assert rows["sft", "counting"].missing_run_ids == (damaged,)
+        assert rows["sft", "geometry"].mean == 0.5
 
 
 def test_the_package_offers_load_results(results: Path, write_run) -> None:

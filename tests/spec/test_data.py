@@ -130,7 +130,7 @@ def test_a_task_file_names_splits_that_lie_apart(tmp_path: Path) -> None:
     [
         ("train: t.jsonl\ntest: none.jsonl\n", r"mine\.yaml:2: test: there is no file or folder .*none\.jsonl"),
         ("name: counting\ntrain: t.jsonl\n", r"mine\.yaml:1: the name 'counting' belongs to a task of the package"),
-        ("name: a/b\ntrain: t.jsonl\n", r"mine\.yaml:1: the name 'a/b' is not letters"),
+        ("name: a/b\ntrain: t.jsonl\n", r"mine\.yaml:1: the name 'a/b' is not up to 100 letters"),
         ("protocol: r1v_count\ntrain: t.jsonl\n", r"mine\.yaml:1: unknown protocol 'r1v_count': did you mean"),
         ("trian: t.jsonl\n", r"mine\.yaml:1: unknown key 'trian': did you mean 'train'\?"),
         ("train: {hub: name}\n", r"mine\.yaml:1: train of the hub is written \{hub: owner/name, split: train\}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from harness.errors import ModelError
 from harness.spec import Evaluation, Job, RunSpec
-from harness.spec.run import model_identity
+from harness.spec.run import NUM_SEEDS, AnySeed, model_identity
 
 QWEN = "Qwen/Qwen2-VL-2B-Instruct"
 GRPO: dict[str, Any] = {"model": QWEN, "method": {"type": "grpo"}, "source": "counting", "num_train": 100, "seed": 0}
@@ -174,3 +175,19 @@ def test_the_embedded_policy_is_known_by_its_weights(tmp_path: Path, monkeypatch
     first = run_id(model="embedded")
     (tmp_path / "card.json").write_text(json.dumps({"sha256": "b" * 64}))
     assert run_id(model="embedded") != first
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"method": "sft"}, {"source": "geometry", "max_pixels": 99, "lora_rank": 4}, {"vision": "frozen"}]
+)
+def test_runs_that_differ_in_their_seed_are_named_as_each_by_itself(change: dict[str, Any]) -> None:
+    one = RunSpec.model_validate(GRPO | change | {"seed": 7})
+    for seed in (0, 1, 12345, NUM_SEEDS - 1):
+        spec = RunSpec.model_validate(GRPO | change | {"seed": seed})
+        assert (AnySeed(one).spec(seed), AnySeed(one).run_id(seed)) == (spec, spec.run_id)
+        # As the ids were first made: the digest of the whole spec in JSON, without later fields at their defaults.
+        content = spec.model_dump(mode="json") | {"model": model_identity(spec.model)}
+        late = {"max_pixels": None, "vision": "trained", "lora_rank": 0, "lora_alpha": 32.0}
+        content = {key: value for key, value in content.items() if value != late.get(key, ...)}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        assert hashlib.sha256(text.encode()).hexdigest()[:10] == spec.run_id.split("-")[-2]

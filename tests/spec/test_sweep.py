@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.errors import SpecError
-from harness.spec import Grpo, GrpoD, Sft
+from harness.spec import Grpo, GrpoD, RunSpec, Sft
 from harness.spec.sweep import Sweep, load_sweep
 
 HEAD = """\
@@ -286,7 +286,7 @@ AXES = "axes: {method: [sft, grpo], source: [counting]}\n"
         (AXES + "name: again\n", "test.yaml:5: 'name' is repeated; it stands in line 1 too"),
         (AXES + "description: a: b\n", "test.yaml:5: not YAML: mapping values are not allowed here"),
         (AXES + "description: *a\n", "test.yaml:5: not YAML: found undefined alias"),
-        (AXES + "description: !!python/name:os.system\n", "test.yaml:5: not YAML: could not determine a constructor"),
+        (AXES + "description: !!python/name:os.system\n", "test.yaml:5: not YAML: the tag !!python/name"),
         ("axes: {method: [sft], lrr: [1]}", "test.yaml:4: unknown setting 'lrr': did you mean 'lr'?"),
         ("axes: {method: [sft], method.lrr: [1]}", "unknown setting 'method.lrr': did you mean 'method.lr'?"),
         ("axes:\n  method: [sft]\n  seed: []\n", "test.yaml:6: the axis seed is empty"),
@@ -325,7 +325,7 @@ AXES = "axes: {method: [sft, grpo], source: [counting]}\n"
         ("axes: {method: [sft, grpo]}", "test.yaml:4: method 'sft' trains, so it needs a source"),
         ("axes: {method: [sft], source: [counting], num_train: [0]}", "test.yaml:4: num_train must be at least 1"),
         (f"axes: {{seed: {list(range(1000))}, num_train: {list(range(1000))}}}", "is the most that a sweep may have"),
-        ("\x00", "test.yaml: not YAML: unacceptable character"),
+        ("\x00", "test.yaml:4: not YAML: the character U+0000"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, text: str, said: str) -> None:
@@ -413,3 +413,20 @@ def test_ten_thousand_cells_expand_quickly(tmp_path: Path) -> None:
     sweep = load(tmp_path, text)
     assert len(sweep.runs) == 10_000
     assert time.process_time() - started < 3.0
+
+
+def test_cells_that_differ_in_their_seed_are_what_each_would_be_alone(tmp_path: Path) -> None:
+    blocks = "blocks:\n  - where: {method: grpo, seed: [1, 2]}\n    set: {beta: 0.5}\n"
+    blocks += "  - where: {method: sft}\n    ablate: {lr: [1e-3, 1e-4]}\n"
+    sweep = load(tmp_path, GRID.replace("[0, 1, 2]", "[0, 1, 2, 2147483647]") + blocks)
+    assert len({(cell.run_id, cell.ablation) for cell in sweep.cells}) == len(sweep.cells) == 1 + 3 * 8 + 2 * 8
+    for cell in sweep.cells:
+        alone = RunSpec.model_validate(cell.spec.model_dump(mode="json"))
+        assert (alone, alone.run_id) == (cell.spec, cell.run_id)
+        beta = 0.5 if alone.seed in (1, 2) else 0.04 if alone.source == "counting" else 0.01
+        assert not isinstance(alone.method, Grpo) or alone.method.schedule.beta == beta
+        assert cell.settings.get("seed", 0) == alone.seed
+    with pytest.raises(SpecError, match=r"test.yaml:\d+: seed must be less than 2147483648, not 2147483648"):
+        load(tmp_path, GRID.replace("[0, 1, 2]", "[0, 2147483648]"))
+    with pytest.raises(SpecError, match=r"seed must be greater than or equal to 0, not -1"):
+        load(tmp_path, GRID.replace("[0, 1, 2]", "[0, -1]"))

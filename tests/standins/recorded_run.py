@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 
 from harness.record import Recorder, RunFolder
+from harness.record.files import Files
 from harness.record.mirror.mirror import Mirror
 from harness.record.mirror.wandb_sink import WandbSink
 from harness.spec import Job
@@ -26,7 +28,12 @@ def record(job: Job, first: int, stop: int, end: str = "completed", mirrors: Seq
         end: How the attempt ends: completed, interrupted, failed, or killed without a word.
         mirrors: The recorder's.
     """
-    recorder = Recorder(RunFolder(job.results, job.spec.run_id), job, mirrors)
+    folder = RunFolder(job.results, job.spec.run_id)
+    with contextlib.closing(Files(folder.path)) as files:
+        _record(Recorder(folder, job, mirrors, files), first, stop, end)
+
+
+def _record(recorder: Recorder, first: int, stop: int, end: str) -> None:
     recorder.start("cpu")
     recorder.resume_from(first)
     for step in range(first, stop):

@@ -88,6 +88,15 @@ def test_empty_batch_starts_no_child(checker: Checker) -> None:
     assert checker.pid is None
 
 
+def test_a_child_that_was_started_early_gives_the_first_verdict(checker: Checker) -> None:
+    checker.start()
+    pid = checker.pid
+    assert pid is not None and _is_running(pid)
+    checker.start()
+    assert checker.verdicts([("<answer> 0.5 </answer>", "1/2"), ("<answer> 4 </answer>", "5")]) == [True, False]
+    assert checker.pid == pid
+
+
 def test_extracted_is_the_text_that_was_compared(shared: Checker) -> None:
     assert shared.checks([("it is 135.0 degrees", "15°")]) == [(False, "135.0")]
     assert shared.checks([("nothing", "15°")]) == [(False, None)]

@@ -8,6 +8,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from harness.errors import FencedError
+from harness.record.lease import claim, read_owner, reserve
 from harness.spec import Sft
 from harness.train.checkpoint import FILE, load_checkpoint, save_checkpoint
 from harness.train.optimizer import Optimizer
@@ -94,3 +96,21 @@ def test_a_save_that_is_cut_short_leaves_the_last_checkpoint(tmp_path: Path, mon
     assert torch.equal(other.embed.weight, kept)
     save_checkpoint(tmp_path, optimizer, 2, {})
     assert load_checkpoint(tmp_path, optimizer_of(other)) == (2, {})
+
+
+def test_one_who_has_lost_the_run_replaces_no_checkpoint(tmp_path: Path) -> None:
+    model, folder = Tied(), tmp_path / "checkpoint"
+    optimizer = optimizer_of(model)
+    files = claim(tmp_path, 0).files
+    save_checkpoint(folder, optimizer, 1, {}, replacing=files.replacing)
+    assert load_checkpoint(folder, optimizer_of(Tied())) == (1, {})
+    reserve(tmp_path, read_owner(tmp_path), pulse=tmp_path)
+    with pytest.raises(FencedError, match="another process has taken over"):
+        save_checkpoint(folder, optimizer, 2, {}, replacing=files.replacing)
+    assert load_checkpoint(folder, optimizer_of(Tied())) == (1, {})
+    assert [path.name for path in folder.iterdir()] == [FILE]
+
+
+def test_one_process_writes_for_all(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "checkpoint", optimizer_of(Tied()), 1, {}, write=False)
+    assert not (tmp_path / "checkpoint").exists()

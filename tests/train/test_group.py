@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,16 +19,20 @@ import psutil
 import pytest
 
 import harness
-from harness.errors import RunError
+from harness.errors import ProcessLostError, RunError
 from harness.launch.driver import SweepOutcome, run_sweep
+from harness.launch.executor import Demand, Launch
 from harness.launch.local import LocalExecutor
-from harness.launch.lock import is_locked, take_lock
 from harness.record.atomic import read_json, read_jsonl
+from harness.record.failures import failure_of
 from harness.record.folder import RunFolder
+from harness.record.launches import read_launches
+from harness.record.lease import is_held, read_owner, reserve
 from harness.record.state import read_state
 from harness.spec import Job
+from harness.spec.executor import ExecutorSettings
 from harness.spec.sweep import Sweep, load_sweep
-from harness.train.group import ProcessLostError, open_group
+from harness.train.group import open_group
 
 NUM_STEPS = 10
 SWEEP = """\
@@ -67,9 +72,6 @@ names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "HARN
 pathlib.Path({str(tmp_path)!r}, os.environ["RANK"]).write_text(json.dumps([os.environ[name] for name in names]))
 sys.stdin.read()
 """
-    lock = take_lock(tmp_path)
-    assert lock is not None
-    os.set_inheritable(lock.fileno(), True)  # as `pass_fds` leaves it in a worker
     group = open_group(3, script(code))
     port = os.environ["MASTER_PORT"]
     assert (os.environ["RANK"], os.environ["WORLD_SIZE"]) == ("0", "3")
@@ -79,10 +81,10 @@ sys.stdin.read()
         time.sleep(0.01)
     for rank in "12":
         assert json.loads((tmp_path / rank).read_text()) == [rank, rank, "3", "127.0.0.1", port, "1"]
-    lock.release()
-    assert is_locked(tmp_path)
+    members = psutil.Process().children()
+    assert len(members) == 2
     group.close()
-    assert not is_locked(tmp_path)
+    assert not any(member.is_running() for member in members)
     descriptor = group.take_listener()
     assert descriptor is not None
     os.close(descriptor)
@@ -100,6 +102,7 @@ def test_a_broken_connection_is_told_as_the_end_that_broke_it(code: str, end: st
     group = open_group(2, script(code))
     reason = group.reason(RuntimeError("Connection closed by peer"))
     assert isinstance(reason, ProcessLostError) and str(reason) == end
+    assert failure_of(reason) == "worker_lost"
     own = RunError("a reason of its own")
     assert group.reason(own) is own
     group.close()
@@ -123,17 +126,18 @@ def load(folder: Path, model: Path, devices: int) -> Sweep:
 
 
 def drive(sweep: Sweep, results: Path) -> SweepOutcome:
-    return run_sweep(
-        sweep, results, executor=LocalExecutor(1, execution=sweep.execution), wandb=False, checkpoint_every=2
-    )
+    with contextlib.closing(LocalExecutor(ExecutorSettings(slots=1), sweep.execution)) as executor:
+        return run_sweep(sweep, results, executor=executor, wandb=False, checkpoint_every=2)
 
 
 def when(due: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
     """Does something beside the test as soon as it is due."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 120
-        while not due() and time.monotonic() < deadline:
+        deadline = time.monotonic() + 500
+        while not due():
+            if time.monotonic() > deadline:
+                return
             time.sleep(0.005)
         act()
 
@@ -203,26 +207,9 @@ def test_a_group_that_is_killed_or_stopped_goes_on_to_the_same_end(
     def num_done() -> int:
         return len(steps_of(folder)) if folder.metrics.exists() else 0
 
-    def kill_member() -> None:
-        member = next(child for child in started().children() if "harness.worker" in child.cmdline())
-        member.kill()
-
-    thread = when(lambda: num_done() >= 3, kill_member)
-    assert drive(sweep, results).num_failed == 1
-    thread.join()
-    state = read_state(folder)
-    assert state.error == "process 1 of 0 to 1 was ended by SIGKILL", folder.log.read_text()
-
-    thread = when(lambda: num_done() >= 5, lambda: started().kill())
-    assert drive(sweep, results).num_failed == 1
-    thread.join()
-    assert read_state(folder).error == "the worker was ended by SIGKILL (killed by hand or for memory)"
-
     run = sweep.runs[folder.run_id]
-    deadline = time.monotonic() + 30
-    while (lock := take_lock(folder.path)) is None:  # the other process goes with the first, a moment later
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    lease = reserve(folder.path, None, pulse=tmp_path)
+    assert lease is not None
     job = Job(
         spec=run.spec,
         targets=run.targets,
@@ -230,26 +217,45 @@ def test_a_group_that_is_killed_or_stopped_goes_on_to_the_same_end(
         results=str(results),
         wandb=False,
         execution=sweep.execution,
+        reserved=lease.token,
         checkpoint_every=2,
     )
-    worker = LocalExecutor(1, execution=sweep.execution).start(job, folder, lock)
-    lock.release()
-    deadline = time.monotonic() + 120
-    while num_done() < 7:
+    executor = LocalExecutor(ExecutorSettings(slots=1), sweep.execution)
+    [worker] = executor.start([Launch(job, folder, Demand(2), lease.files)])
+    deadline = time.monotonic() + 240
+    while num_done() < 2:
         assert worker.poll() is None and time.monotonic() < deadline, folder.log.read_text()
         time.sleep(0.005)
     started()
     worker.stop()
-    while worker.poll() is None:
+    while (end := worker.poll()) is None:
         time.sleep(0.005)
-    assert worker.poll() == 128 + signal.SIGTERM, folder.log.read_text()
-    assert read_state(folder).status == "pending"
-    _, alive = psutil.wait_procs([process for process in seen if process.is_running()], timeout=10)
-    assert not alive and not is_locked(folder.path)
-
+    assert end.code == 128 + signal.SIGTERM, folder.log.read_text()
+    executor.close()
+    owner = read_owner(folder.path)
+    assert read_state(folder).status == "pending" and owner is not None and owner.released
     shutil.copytree(results, tmp_path / "copy")
-    assert drive(sweep, results).num_completed == 1
+
+    def kill_member() -> None:
+        next(child for child in started().children() if "harness.worker" in child.cmdline()).kill()
+
+    threads = [
+        when(lambda: read_state(folder).attempts == 2 and num_done() >= 4, kill_member),
+        when(lambda: read_state(folder).attempts == 3 and num_done() >= 7, lambda: started().kill()),
+    ]
+    assert drive(sweep, results).num_completed == 1, folder.log.read_text()
+    for thread in threads:
+        thread.join()
+    launches = read_launches(folder)
+    assert [(launch.code, launch.failure, launch.error) for launch in launches] == [
+        (1, "worker_lost", "process 1 of 0 to 1 was ended by SIGKILL"),
+        (-9, "worker_lost", "the worker was ended by SIGKILL (killed by hand or for memory)"),
+        (None, None, None),
+    ], folder.log.read_text()
     assert outcome(folder) == undisturbed[2]
+    _, alive = psutil.wait_procs([process for process in seen if process.is_running()], timeout=10)
+    assert not alive and not is_held(folder.path)
+
     # The checkpoint holds whole weights: one process can go on where two have stopped.
     alone = load(tmp_path, policy_folder, 1)
     assert drive(alone, tmp_path / "copy").num_completed == 1

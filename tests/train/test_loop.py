@@ -96,6 +96,24 @@ def test_checkpoints_are_saved_as_often_as_asked_but_not_at_the_end(make_loop: M
     assert not (make_loop("sft", folder="none").checkpoints).exists()
 
 
+def test_the_steps_done_are_told_before_each_checkpoint(make_loop: MakeLoop) -> None:
+    loop = make_loop("sft", num_steps=4, checkpoint_every=1)
+    told: list[tuple[int, int]] = []
+    loop.before_save = lambda step: told.append((step, make_loop("sft", num_steps=4).resume()))
+    list(loop.run())
+    assert told == [(1, 0), (2, 1), (3, 2)]
+
+
+def test_passes_that_are_halved_from_the_start_make_the_same_step(make_loop: MakeLoop, finish: Any) -> None:
+    whole, halved = make_loop("sft", num_steps=2), make_loop("sft", num_steps=2)
+    halved.budget = TokenBudget(halvings=1)
+    total = sum(halved.method.collect(0).sizes)
+    rows = list(zip(finish(whole), finish(halved), strict=True))
+    assert whole.budget.tokens is None and halved.budget.tokens == total // 2
+    for row, other in rows:
+        assert other == pytest.approx(row, rel=1e-4)
+
+
 @pytest.mark.parametrize("method", ["sft", "grpo"])
 def test_a_loss_that_is_not_finite_names_step_and_examples_and_leaves_the_weights(
     make_loop: MakeLoop, weights: Any, method: str

@@ -41,6 +41,39 @@ def test_running_out_halves_the_budget_until_the_work_fits() -> None:
     assert tried == [None, 50, 25]
 
 
+@pytest.mark.parametrize(
+    ("tokens", "halvings", "largest", "total", "begun"),
+    [
+        (None, 0, 5, 100, None),
+        (None, 1, 5, 100, 50),
+        (None, 2, 5, 100, 25),
+        (60, 1, 5, 100, 30),
+        (400, 1, 5, 100, 50),  # more than there is counts as all there is
+        (None, 5, 40, 100, 40),  # the largest piece goes through in any case
+    ],
+)
+def test_a_budget_that_is_halved_from_the_start(
+    tokens: int | None, halvings: int, largest: int, total: int, begun: int | None
+) -> None:
+    budget, tried = TokenBudget(tokens, halvings), []
+    budget.attempt("update", largest, total, lambda: tried.append(budget.tokens))
+    assert tried == [begun]
+    budget.attempt("update", largest, total, lambda: tried.append(budget.tokens))
+    assert tried == [begun, begun], "once, not with every step"
+
+
+def test_a_budget_that_was_halved_goes_on_by_halves() -> None:
+    budget, tried = TokenBudget(halvings=1), []
+
+    def work() -> None:
+        tried.append(budget.tokens)
+        if len(tried) < 3:
+            torch.empty(1 << 60, dtype=torch.uint8)
+
+    budget.attempt("update", 5, 100, work)
+    assert tried == [50, 25, 12]
+
+
 def test_what_cannot_be_split_is_one_sentence() -> None:
     budget = TokenBudget()
     with pytest.raises(OutOfMemoryError, match="out of memory in the update with one piece of 40 tokens") as raised:

@@ -114,6 +114,16 @@ def test_one_process_adds_nothing_up() -> None:
     assert processes.gather([1, 2]) == [1, 2]
 
 
+def test_the_peak_of_memory_is_the_highest_so_far() -> None:
+    processes = Processes("cpu")
+    before = processes.own_peak_memory()
+    assert before["peak_device_gib"] is None and before["peak_host_gib"] is not None
+    torch.ones(1 << 28)  # 1 GiB of float32, gone at once
+    after = processes.own_peak_memory()["peak_host_gib"]
+    assert after is not None and after >= 1.0
+    assert processes.peak_memory() == {"peak_host_gib": pytest.approx(after, abs=0.01), "peak_device_gib": None}
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_one_sentence() -> None:
     with pytest.raises(ModelError, match="device 'cuda:1' was asked for, but torch sees no GPU here"):

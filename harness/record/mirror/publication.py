@@ -8,12 +8,13 @@ next free one where that was deleted on the server.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
-from harness.record.atomic import read_json, write_json
+from harness.errors import DataError
+from harness.record.atomic import file_digest, read_json, write_json
 from harness.record.folder import RunFolder
 from harness.record.mirror.login import Mode
 
@@ -67,7 +68,8 @@ class Destination:
     @property
     def name(self) -> str:
         """The key of this place in `wandb.json`."""
-        return OFFLINE if self.mode == OFFLINE else f"{self.server.rstrip('/')}/{self.entity or '-'}/{self.project}"
+        server = re.sub(r"//.*@", "//", self.server.rstrip("/"))  # an address may hold a password
+        return OFFLINE if self.mode == OFFLINE else f"{server}/{self.entity or '-'}/{self.project}"
 
 
 def find_destination(mode: Mode, project: str | None = None, entity: str | None = None) -> Destination:
@@ -85,10 +87,10 @@ def find_destination(mode: Mode, project: str | None = None, entity: str | None 
 
 
 def publications(folder: RunFolder) -> dict[str, Publication]:
-    """A run's copies by destination."""
+    """A run's copies by destination; none where `wandb.json` is missing or holds something else."""
     try:
         return {place: Publication(**record) for place, record in read_json(folder.wandb_json).items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, DataError, TypeError, AttributeError):
         return {}
 
 
@@ -122,9 +124,3 @@ def content_digest(folder: RunFolder) -> str:
     for path in (folder.metrics, folder.completions, *folder.evaluations().values(), folder.summary):
         digest.update(f"{path.name}:{file_digest(path) if path.exists() else None};".encode())
     return digest.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from harness.record.atomic import read_json
 from harness.record.folder import RunFolder
+from harness.record.lease import is_held
 from harness.record.mirror.mirror import copy
 from harness.record.mirror.publication import (
     OFFLINE,
@@ -18,7 +19,7 @@ from harness.record.mirror.publication import (
 )
 from harness.record.mirror.tables import Pictures
 from harness.record.mirror.wandb_sink import WandbSink
-from harness.record.state import is_alive, read_state
+from harness.record.state import read_state
 
 UPLOAD_TIMEOUT_S = 3600.0
 """For one run; what is not there by then is sent by the next `sync`."""
@@ -84,7 +85,7 @@ def _sync(
     if not folder.run_json.exists() or not (folder.metrics.exists() or folder.summary.exists()):
         return Synced(folder.run_id, "not_started")
     state = read_state(folder)
-    if state.status == "running" and is_alive(state) is not False:
+    if state.status == "running" and is_held(folder.path):
         return Synced(folder.run_id, "running")
     if where.mode == OFFLINE and not folder.summary.exists():
         return Synced(folder.run_id, "unfinished")

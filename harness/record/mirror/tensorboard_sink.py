@@ -30,6 +30,7 @@ class TensorboardSink:
 
         self._folder = folder
         self.whereabouts = f"TensorBoard: tensorboard --logdir {folder.tensorboard}"
+        folder.refuse_links()
         # From the first step again: two files that both hold a step would show it twice.
         shutil.rmtree(folder.tensorboard, ignore_errors=True)
         self._writer = SummaryWriter(str(folder.tensorboard), flush_secs=10)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
-from harness.record.atomic import read_json
+from harness.record.atomic import file_digest, read_json
 from harness.record.folder import RunFolder
 from harness.record.mirror.described import config, meanings, scores, tags
 from harness.record.mirror.login import Mode, wandb_mode
@@ -20,7 +20,6 @@ from harness.record.mirror.publication import (
     Publication,
     attempt_generation,
     content_digest,
-    file_digest,
     find_destination,
     next_generation,
     publications,
@@ -140,6 +139,7 @@ class WandbSink:
     def _open(self) -> wandb.Run:
         if self._mode == OFFLINE:
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # offline means no connection at all
+        self._folder.refuse_links()
         files = (self._folder.path / "wandb").resolve()
         _keep_in(files)
         import wandb

@@ -39,8 +39,8 @@ def choices_of(parameter: Parameter) -> list[Value]:
 
 def few_values(parameter: Parameter) -> list[float]:
     """The values of a range in steps, where each can be written at its place on an axis; else none."""
-    values = [] if parameter.choices or parameter.log else [float(value) for value in parameter.values()]
-    return values if len(values) <= _FEW else []
+    is_few = not parameter.choices and not parameter.log and parameter.num_values <= _FEW
+    return [float(value) for value in parameter.values()] if is_few else []
 
 
 def shade_map() -> Colormap:

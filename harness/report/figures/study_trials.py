@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UserError
-from harness.record.studies import default_storage, study_name
+from harness.record.studies import default_storage, storage_error, study_name
 from harness.report.figures.data import short_name, shown
 from harness.spec.keys import Value
 from harness.spec.study import Parameter
@@ -141,7 +140,7 @@ def _studies(url: str, labels: Mapping[str, str]) -> list[tuple[str, optuna.Stud
             for name, label in labels.items()
         ]
     except Exception as error:
-        raise UserError(f"cannot open the study's storage {url}: {str(error).splitlines()[0]}") from error
+        raise storage_error(url, error) from error
 
 
 def _label(values: Iterable[Value]) -> str:
