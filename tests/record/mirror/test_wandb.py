@@ -252,9 +252,15 @@ def test_what_cannot_be_published_yet_is_left_alone(
     status: str, folder: RunFolder, job: Job, environment: None
 ) -> None:
     from harness.record import Recorder
+    from harness.record.lease import claim
 
-    recorder = Recorder(folder, job)
+    lease = None
     if status == "running":
+        lease = claim(folder.path, 0)
+        recorder = Recorder(folder, job, files=lease.files)
         recorder.start("cpu")
         recorder.metrics(0, {"train/loss": 1.0})
     assert [one.outcome for one in sync([folder], find_destination("offline"))] == [status]
+    if lease is not None:
+        lease.release()
+        assert [one.outcome for one in sync([folder], find_destination("offline"))] == ["unfinished"]
