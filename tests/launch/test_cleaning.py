@@ -1,0 +1,116 @@
+"""`harness clean`: what is found, what is spared, and that nothing else goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+
+from harness.launch.cleaning import CATEGORIES, find_removable, remove
+from harness.record.atomic import write_json
+from harness.record.files import Files
+from harness.record.folder import RunFolder
+from harness.record.lease import claim
+from harness.record.state import RunState, is_complete, write_state
+
+
+@pytest.fixture
+def there(sweep, results, run_ids, drive):
+    """Three completed runs of a sweep on record."""
+    assert drive(sweep).num_completed == 3
+    return [RunFolder(results, run_id) for run_id in run_ids]
+
+
+def names(found):
+    return [(one.category, str(one.path.relative_to(one.path.parents[1]))) for one in found]
+
+
+def everything(results, **options):
+    return find_removable(results, set(CATEGORIES), **options)
+
+
+def test_of_a_sweep_that_is_done_nothing_goes(results, there):
+    assert everything(results) == []
+
+
+def test_each_kind_is_found_and_removed_alone(sweep, results, there):
+    first, second, third = there
+    stray = RunFolder(results, "sft-counting-s9-0123456789-v1")
+    stray.path.mkdir()
+    (stray.path / "log.txt").write_text("x" * 5000)
+    write_state(second, RunState(status="failed", error="no"), Files(second.path))
+    second.summary.unlink()
+    first.weights.mkdir()
+    (first.weights / "model.safetensors").write_bytes(b"w" * 9000)
+    third.quarantine.mkdir()
+    (third.quarantine / "1-metrics.jsonl").write_text("torn")
+    write_json(
+        results / "drivers" / "gone.json",
+        {
+            "sweep": "small",
+            "process": {"host": "h", "boot_id": None, "pid_namespace": None, "pid": 1, "started": 1},
+            "lease_s": 1.0,
+        },
+    )
+    os.utime(results / "drivers" / "gone.json", (1.0, 1.0))
+    found = everything(results)
+    assert names(found) == [
+        ("orphaned", f"runs/{stray.run_id}"),
+        ("failed", f"runs/{second.run_id}"),
+        ("weights", f"{first.run_id}/weights"),
+        ("leftovers", "drivers/gone.json"),
+        ("leftovers", f"{third.run_id}/quarantine"),
+    ]
+    assert found[0].size >= 5000 and found[2].size >= 9000
+    freed, left = remove(results, [one for one in found if one.category == "weights"])
+    assert freed == found[2].size and left == []
+    assert not first.weights.exists() and is_complete(first, ("counting",), sweep.evaluation)
+    remove(results, everything(results))
+    assert [path.name for path in sorted((results / "runs").iterdir())] == sorted([first.run_id, third.run_id])
+    assert everything(results) == [] and not list((results / "drivers").iterdir())
+    assert is_complete(third, ("counting",), sweep.evaluation)
+
+
+def test_a_run_of_other_settings_by_now_is_superseded(results, there):
+    first = there[0]
+    record = json.loads(first.run_json.read_text())
+    record["spec"]["seed"] = 77
+    first.run_json.write_text(json.dumps(record))
+    assert names(everything(results)) == [("superseded", f"runs/{first.run_id}")]
+
+
+def test_who_works_on_a_run_keeps_it(results, there):
+    first = there[0]
+    write_state(first, RunState(status="failed", error="no"), Files(first.path))
+    first.summary.unlink()
+    (found,) = everything(results)
+    lease = claim(first.path, 0)
+    assert everything(results) == []
+    assert remove(results, [found]) == (0, [first.run_id])
+    assert first.run_json.exists()
+    lease.release()
+    assert remove(results, [found])[1] == []
+    assert not first.path.exists()
+
+
+def test_by_age_and_by_sweep(results, there, run_ids):
+    for folder in there:
+        folder.weights.mkdir()
+        (folder.weights / "model.safetensors").write_bytes(b"w")
+    old = there[1].weights / "model.safetensors"
+    os.utime(old, (time.time() - 10 * 86400,) * 2)
+    weeks = find_removable(results, {"weights"}, older_than_s=7 * 86400)
+    assert [one.path for one in weeks] == [there[1].weights]
+    ones = find_removable(results, {"weights"}, run_ids={run_ids[2]})
+    assert [one.path for one in ones] == [there[2].weights]
+
+
+def test_a_link_is_never_followed(results, there, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "log.txt").write_text("mine")
+    (results / "runs" / "sft-counting-s8-0123456789-v1").symlink_to(outside)
+    assert everything(results) == []
+    assert (outside / "log.txt").read_text() == "mine"
