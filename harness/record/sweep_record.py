@@ -8,45 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import DataError, UserError, nearest, shortened
 from harness.record.atomic import read_json, write_text
-from harness.record.folder import NAME, checked_name, is_name
-from harness.spec.methods import Evaluation
+from harness.record.folder import checked_name, is_name
 
 if TYPE_CHECKING:
     from harness.spec.sweep import Sweep
-
-_Name = Annotated[str, Field(pattern=NAME)]
-_RunId = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}(-[A-Za-z0-9][\w.-]{0,120}-s\d{1,10})?-[0-9a-f]{10}-v\d{1,4}$")]
-_Setting = Annotated[str, Field(pattern=r"^[a-z0-9_.]{1,100}$")]
-
-
-class _Cell(BaseModel):
-    settings: dict[_Setting, Any]
-    run_id: _RunId
-    targets: list[_Name]
-    ablation: Annotated[str, Field(pattern=r"^[a-z0-9_ ]{1,200}$")] | None = None
-
-
-class _Trial(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    combination: dict[_Setting, Any]
-    point: dict[_Setting, Any]
-
-
-class _Record(BaseModel):
-    name: _Name
-    description: str = ""
-    path: str = ""
-    targets: list[_Name]
-    evaluation: Evaluation
-    cells: list[_Cell]
-    trials: list[_Trial] = []
 
 
 def sweep_record_path(results: Path | str, name: str) -> Path:
@@ -127,8 +96,12 @@ def checked_record(record: Any, file: Path) -> dict[str, Any]:
     Raises:
         DataError: It is something else, or has names that lead out of the results folder.
     """
+    from pydantic import ValidationError
+
+    from harness.record.sweep_form import SweepForm  # takes its time to build; a plan reads no record
+
     try:
-        _Record.model_validate(record)
+        SweepForm.model_validate(record)
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"])) or "content"
