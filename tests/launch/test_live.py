@@ -183,8 +183,10 @@ class Terminal:
         self.output = b""
         self.pid, self.descriptor = pty.fork()
         if self.pid == 0:
-            # Not what is in C's own environment: there readline, which pytest imports, keeps the size of its terminal.
-            os.execve(command[0], command, dict(os.environ) | {"TERM": "xterm-256color"})
+            # readline, which pytest imports, puts the size of its own terminal into C's environment, and so into that
+            # of the processes that it starts to test in.
+            sized = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+            os.execve(command[0], command, sized | {"TERM": "xterm-256color"})
         self.resize(width, height)
 
     def resize(self, width, height):
