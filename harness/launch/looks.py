@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from rich.console import Console
 from harness.errors import DataError
 from harness.launch.foreseen import Beside, Foreseen, actual_s, beside, print_beside, read_foreseen
 from harness.launch.status import StatusRow, all_status, print_status, row_of, sweep_status
+from harness.launch.tail import tail_rows
 from harness.launch.words import duration
 from harness.record.folder import RunFolder
 from harness.record.index import RunIndex
@@ -30,8 +29,6 @@ from harness.spec.methods import Evaluation
 if TYPE_CHECKING:
     from harness.spec.sweep import Sweep
 
-TAIL_BYTES = 32768
-"""Of `metrics.jsonl`; a row has some hundred bytes."""
 
 LAST_STEPS = 10
 """Whose times make the speed."""
@@ -189,21 +186,7 @@ def _left_s(row: StatusRow, step_s: float | None, expected: Foreseen | None) -> 
 
 def last_rows(path: Path) -> list[dict[str, Any]]:
     """The last whole training rows of a `metrics.jsonl`, oldest first; none where it is missing or damaged."""
-    try:
-        with open(path, "rb") as stream:
-            stream.seek(max(os.fstat(stream.fileno()).st_size - TAIL_BYTES, 0))
-            lines = stream.read().splitlines()
-    except OSError:
-        return []
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:  # torn at either end
-            continue
-        if isinstance(row, dict) and "train/loss" in row:
-            rows.append(row)
-    return rows
+    return [row for row in tail_rows(path) if "train/loss" in row]
 
 
 def _step_s(row: Mapping[str, Any]) -> float:

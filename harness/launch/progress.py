@@ -5,8 +5,6 @@ Everything is read from the run folders: the driver's workers tell nobody but th
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +16,9 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from harness.launch.table import print_line
+from harness.launch.tail import tail_rows
 from harness.record.folder import RunFolder
 from harness.record.state import read_state
-
-TAIL_BYTES = 16384
-"""Of `metrics.jsonl`; a row has some hundred bytes."""
 
 
 class Progress:
@@ -184,18 +180,8 @@ class _LiveRun:
 
 def last_metrics(path: Path) -> Mapping[str, Any]:
     """The last whole training row of a `metrics.jsonl`, read from its tail; empty where there is none."""
-    try:
-        with open(path, "rb") as stream:
-            stream.seek(max(os.fstat(stream.fileno()).st_size - TAIL_BYTES, 0))
-            lines = stream.read().splitlines()
-    except FileNotFoundError:
-        return {}
-    for line in reversed(lines):
-        try:
-            row = json.loads(line)
-        except ValueError:  # torn at either end
-            continue
-        if isinstance(row, dict) and any(key.startswith(("train/", "rollout/")) for key in row):
+    for row in reversed(tail_rows(path)):
+        if any(key.startswith(("train/", "rollout/")) for key in row):
             return row
     return {}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.record.process import ProcessId
@@ -87,7 +88,13 @@ class Heart:
         look: Called at every beat, such as to find a request.
     """
 
-    def __init__(self, path: Path, every_s: float, lost: object = None, look: object = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        every_s: float,
+        lost: Callable[[], object] | None = None,
+        look: Callable[[], object] | None = None,
+    ) -> None:
         self._path = path
         self._every_s = every_s
         self._lost = lost
@@ -106,10 +113,10 @@ class Heart:
             try:
                 beat(self._path)
             except FileNotFoundError:
-                if callable(self._lost):
+                if self._lost is not None:
                     self._lost()
                 return
             except OSError:  # a full or failing disk: others may find this process silent, and they may be right
                 pass
-            if callable(self._look):
+            if self._look is not None:
                 self._look()

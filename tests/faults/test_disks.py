@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import small_disk
 from sweep_contents import everything
 
 from harness.errors import UserError
@@ -22,22 +24,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+def mounted(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """Mounts small file systems in memory, and takes them away again."""
-    mounts: list[Path] = []
-
-    def mount(size: str) -> Path:
-        path = tmp_path / f"disk{len(mounts)}"
-        path.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True)
-        if done.returncode:
-            pytest.skip(f"no file system can be mounted here: {done.stderr.decode().strip()}")
-        mounts.append(path)
-        return path
-
-    yield mount
-    for path in reversed(mounts):
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
+    with contextlib.ExitStack() as mounts:
+        yield lambda mib: mounts.enter_context(small_disk(tmp_path / f"disk{mib}", mib << 20))
 
 
 def make_room_when_paused(results: Path, told: list[str], over: threading.Event) -> None:
@@ -52,7 +42,7 @@ def make_room_when_paused(results: Path, told: list[str], over: threading.Event)
 @pytest.mark.parametrize("what", ["metrics.jsonl", "checkpoint.safetensors", "eval/geometry.jsonl", "summary.json"])
 def test_a_full_disk_pauses_the_sweep(what, run, sweep, undisturbed, mounted):
     """The disk fills up to its last byte just before the file is written, in every run at the first attempt."""
-    results = mounted("400m")
+    results = mounted(400)
     over, told_by_us = threading.Event(), []
     thread = threading.Thread(target=make_room_when_paused, args=(results, told_by_us, over))
     thread.start()
@@ -72,7 +62,7 @@ def test_a_full_disk_pauses_the_sweep(what, run, sweep, undisturbed, mounted):
 def test_a_run_folder_that_is_read_only_fails_alone(run, sweep, undisturbed, mounted, tmp_path):
     results = tmp_path / "results"
     closed = list(sweep.runs)[1]
-    disk = mounted("1m")
+    disk = mounted(1)
     folder = RunFolder(results, closed)
     folder.path.mkdir(parents=True)
     subprocess.run(["mount", "--bind", str(disk), str(folder.path)], check=True)
@@ -89,7 +79,7 @@ def test_a_run_folder_that_is_read_only_fails_alone(run, sweep, undisturbed, mou
 
 
 def test_a_results_folder_that_is_read_only_is_one_sentence(run, mounted):
-    results = mounted("1m")
+    results = mounted(1)
     subprocess.run(["mount", "-o", "remount,ro", str(results)], check=True)
     with pytest.raises(UserError, match=f"^{results} cannot be written to: read-only file system$"):
         run(results)
