@@ -1,7 +1,7 @@
 """A worker without a model: `worker.py JOB_JSON` does what `behaviour.txt` beside its job says.
 
-`exit N`: ends with that code. `wait`: saves and ends with 143 once it is asked to. `deaf`: does not listen, and has a
-child that does not either. `die`: likewise, and ends itself by SIGKILL.
+`exit N`: ends with that code. `wait`: saves and ends with 143 once it is asked to. `alone`: does not listen.
+`deaf`: does not listen, and has a child that does not either. `die`: likewise, and ends itself by SIGKILL.
 """
 
 import json
