@@ -1,13 +1,13 @@
 """What a model must move for a prefill, a decoded token and an update, counted by hand.
 
-Operations are counted in :mod:`harness.launch.operations`, where plans need them too.
+Operations are counted in :mod:`harness.launch.estimate.operations`, where plans need them too.
 Bytes are a lower bound: weights, gradients, optimiser state and the key-value cache are counted; activations, which a
 kernel may or may not keep on chip, are not.
 """
 
 from __future__ import annotations
 
-from harness.launch.operations import (
+from harness.launch.estimate.operations import (
     Shapes,
     Sizes,
     causal_pairs,

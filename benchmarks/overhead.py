@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.launch.driver import run_sweep
-from harness.launch.local import LocalExecutor
+from harness.launch.executors.local import LocalExecutor
 from harness.record.atomic import write_json, write_jsonl
 from harness.record.provenance import provenance
 from harness.spec.executor import ExecutorSettings

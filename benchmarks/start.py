@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.children import keep
-from harness.launch.forking import PRELOADED, SINGLE_THREADED, WORKER, ForkServer
-from harness.launch.local import worker_environment
+from harness.launch.executors.forking import PRELOADED, SINGLE_THREADED, WORKER, ForkServer
+from harness.launch.executors.local import worker_environment
 from harness.record.atomic import write_json
 from harness.record.folder import RunFolder
 from harness.record.process import ProcessId

@@ -59,7 +59,7 @@ def plan(
     folder = existing(results)
     loaded = with_slots(on_executor(known(sweep, overrides, folder), executor), slots)
     if calibrate:
-        from harness.launch.calibrate import calibrate_kinds
+        from harness.launch.estimate.calibrate import calibrate_kinds
 
         writable(results)
         calibrate_kinds(loaded, results, console(stderr=True))
@@ -184,7 +184,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Shows how far runs are, and why one failed: live on a terminal until q is pressed, else once."""
-    from harness.launch.looks import look_around, print_look
+    from harness.launch.status.looks import look_around, print_look
 
     if sweep is None and overrides:
         raise UserError("--set changes a sweep: name the sweep file too")
@@ -195,7 +195,7 @@ def status(
 
         asked = with_recorded_trials(asked, folder)
     if out.is_terminal and not once and not as_json:
-        from harness.launch.live import watch
+        from harness.launch.status.live import watch
 
         watch(folder, asked, out)
         return

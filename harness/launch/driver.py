@@ -18,14 +18,14 @@ from rich.console import Console
 
 from harness.errors import UserError
 from harness.launch.demands import Demands
+from harness.launch.estimate.foreseen import record_estimates
+from harness.launch.estimate.measured import measured_peaks
 from harness.launch.executor import Demand, End, Executor, Launch, make_executor
 from harness.launch.feed import Feed, WholeSweep
-from harness.launch.foreseen import record_estimates
-from harness.launch.measured import measured_peaks
 from harness.launch.presence import Presence
-from harness.launch.progress import Progress
 from harness.launch.room import Room
 from harness.launch.settling import Active, settle
+from harness.launch.status.progress import Progress
 from harness.launch.stop_requests import StopRequests
 from harness.launch.taking import Options, Taker, note_worker
 from harness.record.failures import is_disk_full

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from harness.record.files import Files
 
 EXECUTORS: Mapping[str, str] = {
-    "local": "harness.launch.local:LocalExecutor",
-    "ray": "harness.launch.ray:RayExecutor",
-    "slurm": "harness.launch.slurm:SlurmExecutor",
+    "local": "harness.launch.executors.local:LocalExecutor",
+    "ray": "harness.launch.executors.ray:RayExecutor",
+    "slurm": "harness.launch.executors.slurm:SlurmExecutor",
 }
 """The executors by name, imported when asked for."""
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from harness.launch.estimates import TO_DO, Estimate, Estimator, Place, Total, add_up, place_of
-from harness.launch.measured import read_measurements
+from harness.launch.estimate.estimates import TO_DO, Estimate, Estimator, Place, Total, add_up, place_of
+from harness.launch.estimate.measured import read_measurements
 from harness.launch.plan_text import estimate_lines
-from harness.launch.status import current_status
+from harness.launch.status.status import current_status
 from harness.launch.table import counted, print_line, print_table
 from harness.launch.words import duration
 from harness.record.folder import RunFolder

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from harness.launch.counted import ASSUMED
-from harness.launch.estimates import Estimate, Place, Span, Total, add_up
+from harness.launch.estimate.counted import ASSUMED
+from harness.launch.estimate.estimates import Estimate, Place, Span, Total, add_up
 from harness.launch.table import print_line, print_table
 from harness.launch.words import duration, hours, labels
 from harness.spec import RunSpec

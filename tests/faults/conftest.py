@@ -15,7 +15,7 @@ from sweep_contents import everything
 
 import harness
 from harness.launch.driver import SweepOutcome, run_sweep
-from harness.launch.local import LocalExecutor
+from harness.launch.executors.local import LocalExecutor
 from harness.record.folder import RunFolder
 from harness.spec import Execution
 from harness.spec.executor import ExecutorSettings

@@ -7,7 +7,7 @@ import json
 import sys
 
 from harness.launch.driver import run_sweep
-from harness.launch.local import LocalExecutor
+from harness.launch.executors.local import LocalExecutor
 from harness.spec import Execution
 from harness.spec.executor import ExecutorSettings
 from harness.spec.sweep import load_sweep

@@ -15,7 +15,7 @@ import pytest
 
 import harness
 from harness.launch.driver import SweepOutcome, run_sweep
-from harness.launch.local import LocalExecutor
+from harness.launch.executors.local import LocalExecutor
 from harness.spec.executor import ExecutorSettings
 from harness.spec.sweep import Sweep, load_sweep
 

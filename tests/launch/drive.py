@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from harness.launch.driver import run_sweep
-from harness.launch.local import LocalExecutor
+from harness.launch.executors.local import LocalExecutor
 from harness.spec.executor import ExecutorSettings
 from harness.spec.sweep import load_sweep
 

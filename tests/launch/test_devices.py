@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.launch.devices import (
+from harness.launch.executors.devices import (
     gpu_memory_gib,
     host_memory_gib,
     listed_gpus,

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from harness.launch.driver import SweepOutcome
 from harness.launch.plan import make_plan
-from harness.launch.status import sweep_status
+from harness.launch.status.status import sweep_status
 from harness.record.atomic import read_json, write_json
 from harness.record.files import Files
 from harness.record.folder import RunFolder

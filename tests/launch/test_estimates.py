@@ -7,12 +7,12 @@ import math
 
 import pytest
 
-from harness.launch.counted import CPU_SPEED, START_S, count
 from harness.launch.demands import kind_of
-from harness.launch.estimates import Estimate, Estimator, Place, Span, add_up, place_of
-from harness.launch.foreseen import actual_s, beside, read_foreseen, record_estimates
-from harness.launch.measured import Spread, measured_peaks, num_evaluations, read_measurements, spread
-from harness.launch.operations import (
+from harness.launch.estimate.counted import CPU_SPEED, START_S, count
+from harness.launch.estimate.estimates import Estimate, Estimator, Place, Span, add_up, place_of
+from harness.launch.estimate.foreseen import actual_s, beside, read_foreseen, record_estimates
+from harness.launch.estimate.measured import Spread, measured_peaks, num_evaluations, read_measurements, spread
+from harness.launch.estimate.operations import (
     Shapes,
     Sizes,
     decode_operations,
@@ -21,8 +21,8 @@ from harness.launch.operations import (
     tower_operations,
     update_operations,
 )
+from harness.launch.estimate.work import Work, remaining, whole
 from harness.launch.words import duration, labels
-from harness.launch.work import Work, remaining, whole
 from harness.record.atomic import write_json
 from harness.record.files import Files
 from harness.record.index import RunIndex

@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 import harness
-from harness.launch import forking
 from harness.launch.executor import End
-from harness.launch.forking import SINGLE_THREADED, ForkedProcess, ForkServer, ForkServerError
+from harness.launch.executors import forking
+from harness.launch.executors.forking import SINGLE_THREADED, ForkedProcess, ForkServer, ForkServerError
 from harness.record.atomic import read_json, read_jsonl, write_json
 from harness.record.process import ProcessId
 from harness.record.recorder import job_folder
@@ -240,7 +240,7 @@ def test_a_dead_driver_takes_the_server_along_and_leaves_the_workers(
     code = f"""
 import os, signal
 from pathlib import Path
-from harness.launch.forking import ForkServer
+from harness.launch.executors.forking import ForkServer
 server = ForkServer(os.environ, "odd_jobs", [])
 server.wait(30)
 worker = server.start(Path({str(order)!r}), {{}}, Path({str(workplace.log("orphan"))!r}), 30.0)

@@ -19,8 +19,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.launch.live import _View, screen
-from harness.launch.looks import Detail, detail_words, look_around, print_look
+from harness.launch.status.live import _View, screen
+from harness.launch.status.looks import Detail, detail_words, look_around, print_look
 from harness.record.atomic import write_json
 from harness.record.folder import RunFolder
 from harness.record.sweep_record import write_sweep_record

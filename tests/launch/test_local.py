@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import FencedError, UserError
-from harness.launch import local as module
 from harness.launch.executor import Demand, End, Launch, make_executor
-from harness.launch.local import LocalExecutor, LocalWorker
+from harness.launch.executors import local as module
+from harness.launch.executors.local import LocalExecutor, LocalWorker
 from harness.record.atomic import read_json
 from harness.record.folder import RunFolder
 from harness.record.lease import Lease, read_owner, reserve

@@ -10,8 +10,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.launch.calibrate import calibrate_kinds, calibration_of
 from harness.launch.demands import kind_of
+from harness.launch.estimate.calibrate import calibrate_kinds, calibration_of
 from harness.launch.plan import make_plan, with_estimates
 from harness.record.index import RunIndex
 from harness.spec.sweep import load_sweep

@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 from run_files import put_state
 
-from harness.launch.progress import Progress, last_metrics, metric_words
+from harness.launch.status.progress import Progress, last_metrics, metric_words
 from harness.record.atomic import append_jsonl
 from harness.record.folder import RunFolder
 from harness.record.state import RunState

@@ -20,7 +20,7 @@ from rich.console import Console
 import harness
 from harness.errors import SpecError, UserError
 from harness.launch.driver import SweepOutcome, run_sweep
-from harness.launch.local import LocalExecutor
+from harness.launch.executors.local import LocalExecutor
 from harness.record.atomic import read_json
 from harness.record.folder import RunFolder, run_folders
 from harness.record.state import read_state
@@ -81,7 +81,7 @@ def trials(sweep: Sweep, results: Path) -> list[optuna.trial.FrozenTrial]:
 DRIVER = """
 import sys
 from harness.launch.driver import run_sweep
-from harness.launch.local import LocalExecutor
+from harness.launch.executors.local import LocalExecutor
 from harness.spec.executor import ExecutorSettings
 from harness.spec.sweep import load_sweep
 executor = LocalExecutor(ExecutorSettings(slots=int(sys.argv[4])), command=(sys.executable, sys.argv[3]))

@@ -14,7 +14,7 @@ from rich.console import Console
 from run_files import put_state
 
 from harness.launch.plan import make_plan
-from harness.launch.status import all_status, print_status, sweep_status
+from harness.launch.status.status import all_status, print_status, sweep_status
 from harness.launch.worker_end import end_sentence, log_tail, tells_of_memory
 from harness.record.atomic import read_json, write_json
 from harness.record.folder import RunFolder
@@ -184,7 +184,7 @@ def test_a_plan_of_many_runs_is_quick(sweep_file, results):
 
 def test_launch_imports_neither_torch_nor_pandas():
     code = (
-        "import sys, harness.launch.driver, harness.launch.plan, harness.launch.status;"
+        "import sys, harness.launch.driver, harness.launch.plan, harness.launch.status.status;"
         "print([name for name in ('torch', 'pandas', 'numpy', 'scipy', 'wandb') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -74,7 +74,7 @@ def launch(results: Path) -> Callable[..., Launch]:
 @pytest.fixture
 def make_executor(cluster: Any) -> Iterator[Callable[..., Any]]:
     """Executors of the small worker on the cluster, one at a time."""
-    from harness.launch.ray import RayExecutor
+    from harness.launch.executors.ray import RayExecutor
 
     made: list[RayExecutor] = []
 

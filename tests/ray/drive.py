@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from harness.launch.executor import Demand, Launch
-from harness.launch.ray import RayExecutor
+from harness.launch.executors.ray import RayExecutor
 from harness.record.files import Files
 from harness.record.folder import RunFolder
 from harness.spec import Execution, Job

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from harness.errors import UserError
-from harness.launch import ray as ray_executor
 from harness.launch.executor import Demand, End
+from harness.launch.executors import ray as ray_executor
 from harness.record.atomic import read_json
 
 from .conftest import HERE, about, add_node, end_of, lives, wait_until

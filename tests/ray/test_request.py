@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.launch.executor import Demand
-from harness.launch.ray_request import Request, request_for, shortage
+from harness.launch.executors.ray_request import Request, request_for, shortage
 from harness.spec.executor import ExecutorSettings
 
 GIB = 2**30

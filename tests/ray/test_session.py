@@ -17,7 +17,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.launch.executor import Launch
-from harness.launch.ray import RayExecutor
+from harness.launch.executors.ray import RayExecutor
 from harness.spec import Execution
 from harness.spec.executor import ExecutorSettings
 

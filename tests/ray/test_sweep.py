@@ -14,9 +14,9 @@ import psutil
 import pytest
 from rich.console import Console
 
-from harness.launch.devices import num_cores
 from harness.launch.driver import SweepOutcome, run_sweep
 from harness.launch.executor import Executor, make_executor
+from harness.launch.executors.devices import num_cores
 from harness.record.atomic import read_json, read_jsonl
 from harness.record.folder import RunFolder
 from harness.record.launches import read_launches

@@ -14,7 +14,7 @@ from slurm_cluster import WORKER, Cluster, wait_until
 
 import harness
 from harness.launch.executor import Demand, Launch
-from harness.launch.slurm import SlurmExecutor
+from harness.launch.executors.slurm import SlurmExecutor
 from harness.record.files import Files
 from harness.record.folder import RunFolder
 from harness.spec import Execution, Job, RunSpec

@@ -9,8 +9,8 @@ import pytest
 
 from harness.errors import UserError
 from harness.launch.executor import Demand
-from harness.launch.slurm import SlurmExecutor, resources
-from harness.launch.slurm_queue import is_job, said
+from harness.launch.executors.slurm import SlurmExecutor, resources
+from harness.launch.executors.slurm_queue import is_job, said
 from harness.spec import Execution
 from harness.spec.executor import ExecutorSettings
 

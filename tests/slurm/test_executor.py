@@ -13,7 +13,7 @@ from slurm_cluster import attempts, end_of, wait_until
 
 from harness.errors import UserError
 from harness.launch.executor import Demand, End
-from harness.launch.slurm import SlurmExecutor
+from harness.launch.executors.slurm import SlurmExecutor
 from harness.record.atomic import read_json
 from harness.spec import Execution
 from harness.spec.executor import ExecutorSettings

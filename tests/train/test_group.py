@@ -22,7 +22,7 @@ import harness
 from harness.errors import ProcessLostError, RunError
 from harness.launch.driver import SweepOutcome, run_sweep
 from harness.launch.executor import Demand, Launch
-from harness.launch.local import LocalExecutor
+from harness.launch.executors.local import LocalExecutor
 from harness.record.atomic import read_json, read_jsonl
 from harness.record.failures import failure_of
 from harness.record.folder import RunFolder

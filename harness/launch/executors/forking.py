@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.launch.executor import End
-from harness.launch.fork_server import MAX_BYTES
-from harness.launch.local_process import AdoptedProcess
+from harness.launch.executors.fork_server import MAX_BYTES
+from harness.launch.executors.local_process import AdoptedProcess
 from harness.record.process import ProcessId
 from harness.spec.names import METHODS, PROTOCOLS, TASKS
 
@@ -92,7 +92,14 @@ class ForkServer:
         self._answer: dict[str, Any] | None = None
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.launch.fork_server", str(theirs.fileno()), module, *preloaded],
+                [
+                    sys.executable,
+                    "-m",
+                    "harness.launch.executors.fork_server",
+                    str(theirs.fileno()),
+                    module,
+                    *preloaded,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
@@ -137,7 +144,7 @@ class ForkServer:
             job_json: Its only argument.
             changes: What it has in its environment beside what all have: some of :data:`PER_WORKER`.
             log: Where its output is appended.
-            grace_s: As :class:`harness.launch.local_process.AdoptedProcess` has it.
+            grace_s: As :class:`harness.launch.executors.local_process.AdoptedProcess` has it.
 
         Raises:
             ForkServerError: The server is not ready, has ended or must not fork.

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.launch.estimates import Estimator, place_of
-from harness.launch.measured import read_measurements
+from harness.launch.estimate.estimates import Estimator, place_of
+from harness.launch.estimate.measured import read_measurements
+from harness.launch.estimate.work import Work
 from harness.launch.table import print_line, print_table
 from harness.launch.words import duration, hours, labels
-from harness.launch.work import Work
 from harness.record.atomic import read_json_or, write_json
 from harness.record.folder import RunFolder
 from harness.record.index import RunIndex

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from harness.errors import DataError
-from harness.launch.foreseen import Beside, Foreseen, actual_s, beside, print_beside, read_foreseen
-from harness.launch.status import StatusRow, all_status, print_status, row_of, sweep_status
-from harness.launch.tail import tail_rows
+from harness.launch.estimate.foreseen import Beside, Foreseen, actual_s, beside, print_beside, read_foreseen
+from harness.launch.status.status import StatusRow, all_status, print_status, row_of, sweep_status
+from harness.launch.status.tail import tail_rows
 from harness.launch.words import duration
 from harness.record.folder import RunFolder
 from harness.record.index import RunIndex

@@ -22,8 +22,8 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.errors import UserError
-from harness.launch.looks import Detail, Look, look_around
-from harness.launch.status import StatusRow
+from harness.launch.status.looks import Detail, Look, look_around
+from harness.launch.status.status import StatusRow
 from harness.launch.table import counted
 from harness.launch.words import duration
 from harness.record.index import RunIndex

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.launch.measured import num_evaluations
+from harness.launch.estimate.measured import num_evaluations
 from harness.record.folder import RunFolder
 from harness.record.marks import last_step
 from harness.record.state import SUMMARY_KEYS, answers, read_state, read_summary

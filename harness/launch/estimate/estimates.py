@@ -1,8 +1,8 @@
 """What is left of a sweep, in seconds, device hours and GiB, and where each number comes from.
 
 A run's estimate is its start, its remaining steps and its remaining evaluations: from runs of its kind on the same
-device, else from a calibration, else from the operations of its model (:mod:`harness.launch.counted`). A piece that
-none of them knows leaves the estimate open: another kind's number never stands in for it.
+device, else from a calibration, else from the operations of its model (:mod:`harness.launch.estimate.counted`). A
+piece that none of them knows leaves the estimate open: another kind's number never stands in for it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import UserError
-from harness.launch.counted import START_S, Counted, count, operations_per_s
 from harness.launch.demands import kind_of
-from harness.launch.devices import gpu_name, visible_gpus
-from harness.launch.measured import Cost, Measurements, Spread
-from harness.launch.work import Work, remaining, whole
+from harness.launch.estimate.counted import START_S, Counted, count, operations_per_s
+from harness.launch.estimate.measured import Cost, Measurements, Spread
+from harness.launch.estimate.work import Work, remaining, whole
+from harness.launch.executors.devices import gpu_name, visible_gpus
 from harness.record.folder import RunFolder
 from harness.spec import Execution, RunSpec
 from harness.spec.executor import ExecutorSettings
@@ -149,7 +149,9 @@ def place_of(settings: ExecutorSettings, execution: Execution) -> Place:
         why = "" if settings.slots else "executor.slots is not set, and only the cluster knows how many run at a time"
         on_gpu = execution.device != "cpu"
         return Place(None if on_gpu else "cpu", on_gpu, cores, settings.slots, why)
-    from harness.launch.local import LocalExecutor  # takes its time to import, and who reads the record needs none
+    from harness.launch.executors.local import (
+        LocalExecutor,  # takes its time to import, and who reads the record needs none
+    )
 
     gpus = () if execution.device == "cpu" else visible_gpus(os.environ)
     try:

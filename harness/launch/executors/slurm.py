@@ -1,9 +1,9 @@
 """Workers as jobs of SLURM: runs with equal demands are one job array, submitted by submitit.
 
 A time limit or a preemption comes with SIGTERM: the worker saves, and its job is queued again under the same
-reservation, whether a driver lives or not (:mod:`harness.launch.slurm_job`). Where all jobs stand is one call of squeue
-(:mod:`harness.launch.slurm_queue`). Submitit writes the batch script and calls our function on the node; what it
-pickles of results is never read: exit codes come from our own files.
+reservation, whether a driver lives or not (:mod:`harness.launch.executors.slurm_job`). Where all jobs stand is one call
+of squeue (:mod:`harness.launch.executors.slurm_queue`). Submitit writes the batch script and calls our function on the
+node; what it pickles of results is never read: exit codes come from our own files.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 
 from harness.errors import DataError, UserError
 from harness.launch.executor import Demand, End, Handle, Launch, Worker
-from harness.launch.slurm_job import ENDED_AT_ONCE, JobFiles, SlurmJob
-from harness.launch.slurm_queue import Queue, QueuedJob, is_job, said
+from harness.launch.executors.slurm_job import ENDED_AT_ONCE, JobFiles, SlurmJob
+from harness.launch.executors.slurm_queue import Queue, QueuedJob, is_job, said
 from harness.record.atomic import read_json
 from harness.record.failures import STOPPED
 from harness.spec import Execution

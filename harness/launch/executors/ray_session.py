@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.errors import UserError
-from harness.launch.devices import num_cores
+from harness.launch.executors.devices import num_cores
 
 NAMESPACE = "harness"
 CONNECT_S = 10.0

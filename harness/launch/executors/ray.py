@@ -1,7 +1,7 @@
 """Worker processes on a Ray cluster: one that is there, or one on this machine for the time of the sweep.
 
-Each worker has an actor on its node (:mod:`harness.launch.ray_actor`), which holds what the run needs as Ray's
-resources: CPU cores, memory, and GPUs or, once memory has been measured, a part of one. The actor has a name and
+Each worker has an actor on its node (:mod:`harness.launch.executors.ray_actor`), which holds what the run needs as
+Ray's resources: CPU cores, memory, and GPUs or, once memory has been measured, a part of one. The actor has a name and
 depends on no driver, so the next driver finds the workers of one that died; a worker never outlives its actor. Ray
 starts nothing anew: what follows the end of a worker is the driver's to decide. Nodes that an autoscaler could add are
 not counted on.
@@ -17,10 +17,10 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.launch.executor import Demand, End, Handle, Launch
-from harness.launch.local import worker_environment
-from harness.launch.ray_actor import Order, Spot, WorkerActor
-from harness.launch.ray_request import Request, Resources, request_for, shortage
-from harness.launch.ray_session import NAMESPACE, import_ray, open_session
+from harness.launch.executors.local import worker_environment
+from harness.launch.executors.ray_actor import Order, Spot, WorkerActor
+from harness.launch.executors.ray_request import Request, Resources, request_for, shortage
+from harness.launch.executors.ray_session import NAMESPACE, import_ray, open_session
 from harness.spec import Execution
 from harness.spec.executor import ExecutorSettings
 

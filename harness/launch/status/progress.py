@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
+from harness.launch.status.tail import tail_rows
 from harness.launch.table import print_line
-from harness.launch.tail import tail_rows
 from harness.record.folder import RunFolder
 from harness.record.state import read_state
 

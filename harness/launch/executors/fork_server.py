@@ -1,8 +1,8 @@
 """A process that has imported what a worker imports, and forks: its children are at work where others still import.
 
-Started by :mod:`harness.launch.forking` as ``python -m harness.launch.fork_server FD MODULE NAME...``: it imports the
-names, then runs the module as ``python -m MODULE`` would in a child for every order that it gets, and tells how each
-child ended. FD is a Unix socket to the driver; each message is one JSON object::
+Started by :mod:`harness.launch.executors.forking` as ``python -m harness.launch.executors.fork_server FD MODULE
+NAME...``: it imports the names, then runs the module as ``python -m MODULE`` would in a child for every order that it
+gets, and tells how each child ended. FD is a Unix socket to the driver; each message is one JSON object::
 
     driver: {"arguments": [...], "environment": {...}, "log": path}
     server: {"ready": true}                          once, when everything is imported

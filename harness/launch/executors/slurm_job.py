@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.launch.devices import num_out_of_memory
-from harness.launch.local import worker_environment
+from harness.launch.executors.devices import num_out_of_memory
+from harness.launch.executors.local import worker_environment
 from harness.record.atomic import read_json, read_json_or, write_json
 from harness.record.failures import STOPPED
 from harness.record.folder import RunFolder

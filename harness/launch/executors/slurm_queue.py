@@ -38,7 +38,7 @@ _JOB = re.compile(r"\d+(_\d+)?")
 _ASK = 'scancel --quiet --state=PENDING "$@"; scancel --quiet --state=RUNNING --signal=TERM "$@"'
 """A job that waits has nothing to save. One that runs gets the signal, which alone cancels nothing."""
 _END = 'scancel --quiet --state=RUNNING --signal=USR1 "$@"; scancel --quiet "$@"'
-"""SIGUSR1 has our function kill the worker (:mod:`harness.launch.slurm_job`); SLURM would wait before its SIGKILL."""
+"""SIGUSR1 has the function of `slurm_job` kill the worker; SLURM would wait before its SIGKILL."""
 
 
 @dataclass(frozen=True)

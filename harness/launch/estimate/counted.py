@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from harness.launch.operations import (
+from harness.launch.estimate.operations import (
     Shapes,
     Sizes,
     causal_pairs,

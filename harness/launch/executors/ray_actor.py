@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from harness.launch import bound_process
-from harness.launch.devices import gpu_memory_gib, num_out_of_memory, visible_gpus
+from harness.launch.executors import bound_process
+from harness.launch.executors.devices import gpu_memory_gib, num_out_of_memory, visible_gpus
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from harness.launch.driver import run_sweep
-from harness.launch.estimates import Estimator, Span, place_of
+from harness.launch.estimate.estimates import Estimator, Span, place_of
+from harness.launch.estimate.measured import CALIBRATIONS, read_measurements
 from harness.launch.executor import Executor
-from harness.launch.measured import CALIBRATIONS, read_measurements
 from harness.launch.plan import make_plan
 from harness.launch.table import print_line
 from harness.launch.words import duration, labels

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.errors import UserError
-from harness.launch.devices import gpu_memory_gib, host_memory_gib, num_cores, num_out_of_memory, visible_gpus
 from harness.launch.executor import Demand, End, Handle, Launch
-from harness.launch.forking import PER_WORKER, SINGLE_THREADED, WORKER, ForkServer, ForkServerError
-from harness.launch.local_process import AdoptedProcess, LocalProcess, Process
+from harness.launch.executors.devices import gpu_memory_gib, host_memory_gib, num_cores, num_out_of_memory, visible_gpus
+from harness.launch.executors.forking import PER_WORKER, SINGLE_THREADED, WORKER, ForkServer, ForkServerError
+from harness.launch.executors.local_process import AdoptedProcess, LocalProcess, Process
 from harness.record.folder import RunFolder
 from harness.record.process import ProcessId
 from harness.spec import Execution, Job

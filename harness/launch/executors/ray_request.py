@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.launch.executor import Demand
-from harness.launch.local import MARGIN, SHARE
+from harness.launch.executors.local import MARGIN, SHARE
 from harness.spec.executor import ExecutorSettings
 
 HOST_MARGIN = 1.25
