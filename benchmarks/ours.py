@@ -34,12 +34,15 @@ def measure(case: Case) -> dict[str, Any]:
     from harness.spec import Execution
     from harness.spec.methods import Trained
     from harness.spec.names import METHODS, resolve
+    from harness.train.allocator import keep_freed_memory
     from harness.train.loop import Loop
     from harness.train.processes import Processes
 
     about, spec = case.about, run_spec(case)
     assert isinstance(spec.method, Trained)
     processes = Processes(about.device)
+    if about.device == "cpu":
+        keep_freed_memory()  # as the worker does
     policy = load_policy(spec.model, processes.device, precision=spec.precision)
     sizes = Sizes.of(policy.model.config.to_dict())
     task = rendered_task(case, spec, policy)

@@ -177,6 +177,7 @@ def commands(sweep: Path, results: Path, empty: Path) -> dict[str, list[str]]:
 def timed(command: Sequence[str]) -> tuple[float, float]:
     """Seconds of a command, which has to succeed: on the clock, and of the processor."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, every command would compile the package anew
     started, before = time.perf_counter(), os.times()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     elapsed, after = time.perf_counter() - started, os.times()

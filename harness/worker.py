@@ -162,6 +162,7 @@ def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag, group: 
 
     from harness.policy import load_policy
     from harness.policy.learning import choose_learning
+    from harness.train.allocator import keep_freed_memory
     from harness.train.processes import Processes
     from harness.train.randomness import repeatable
 
@@ -171,6 +172,8 @@ def run(job: Job, folder: RunFolder, recorder: Recorder, stop: StopFlag, group: 
     if job.num_threads:
         torch.set_num_threads(job.num_threads)
     processes = Processes(job.execution.device, group.take_listener())
+    if processes.device.type == "cpu":
+        keep_freed_memory()
     if processes.is_main:
         for sentence in set_aside(folder, files, getattr(job.spec.method, "num_steps", 0)):
             print(sentence, flush=True)

@@ -48,7 +48,8 @@ def clean(
     ] = False,
     weights: Annotated[bool, typer.Option("--weights", help="Trained weights of completed runs.")] = False,
     leftovers: Annotated[
-        bool, typer.Option("--leftovers", help="Quarantined and unfinished files, and what dead drivers left.")
+        bool,
+        typer.Option("--leftovers", help="Quarantined and unfinished files, what dead drivers and SLURM jobs left."),
     ] = False,
     older_than: Annotated[
         float, typer.Option(min=0, metavar="DAYS", help="Only what was last written so many days ago.")

@@ -19,6 +19,7 @@ from harness.errors import HarnessError
 from harness.launch.presence import Presence, drivers
 from harness.record.atomic import read_json_or
 from harness.record.folder import RunFolder, run_folders
+from harness.record.launches import read_launches
 from harness.record.lease import LEASE_S, is_held, read_owner, reserve
 from harness.record.pulse import Watch
 from harness.record.state import read_state, read_summary
@@ -32,7 +33,7 @@ CATEGORIES: dict[Category, str] = {
     "failed": "runs that failed",
     "superseded": "runs whose settings have another run id by now, for the code or the model has changed",
     "weights": "trained weights of completed runs; a sweep that asks for another target trains them again",
-    "leftovers": "quarantined and unfinished files, and what dead drivers left",
+    "leftovers": "quarantined and unfinished files, what dead drivers left, and files of SLURM jobs that are over",
 }
 
 
@@ -101,7 +102,9 @@ def remove(results: Path, removable: list[Removable]) -> tuple[int, list[str]]:
     presence = Presence(results, "clean", LEASE_S)
     try:
         for one in removable:
-            if one.run is None:
+            if one.run is None and one.path.is_dir():
+                shutil.rmtree(one.path, ignore_errors=True)
+            elif one.run is None:
                 one.path.unlink(missing_ok=True)
             elif not _remove_of_run(one.path, one.run, presence.path):
                 left.append(one.run.run_id)
@@ -150,12 +153,26 @@ def _of_run(folder: RunFolder, asked_for: Collection[str]) -> Iterator[tuple[Pat
 
 
 def _of_nobody(results: Path) -> Iterator[Path]:
-    for driver in drivers(results):
+    known = list(drivers(results))
+    for driver in known:
         if not driver.seems_alive:
             yield driver.path
             stop = driver.path.with_suffix(".stop")
             if stop.exists():
                 yield stop
+    if not any(driver.seems_alive for driver in known):  # one may have submitted jobs that are not on record yet
+        used = {path.resolve() for path in _slurm_folders_in_use(results)}
+        for path in (results / "slurm").glob("*"):
+            if path.is_dir() and not path.is_symlink() and path.resolve() not in used:
+                yield path
+
+
+def _slurm_folders_in_use(results: Path) -> Iterator[Path]:
+    """Those through which a job and the next driver may still speak."""
+    for folder in run_folders(results):
+        launches = read_launches(folder)
+        if launches and launches[-1].ended is None and "folder" in launches[-1].handle and read_summary(folder) is None:
+            yield Path(str(launches[-1].handle["folder"]))
 
 
 def _is_superseded(folder: RunFolder) -> bool:

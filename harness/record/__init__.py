@@ -1,6 +1,6 @@
 """The run folder: paths, state, rows, provenance, and the mirrors for dashboards. Imports no torch, pandas or wandb."""
 
-from harness.record.atomic import append_jsonl, read_json, read_jsonl, write_json, write_jsonl, write_text
+from harness.record.atomic import read_json, read_jsonl, write_json, write_jsonl, write_text
 from harness.record.folder import RunFolder, run_folders
 from harness.record.provenance import provenance
 from harness.record.recorder import Recorder
@@ -19,7 +19,6 @@ __all__ = [
     "Recorder",
     "RunFolder",
     "RunState",
-    "append_jsonl",
     "answers",
     "is_complete",
     "mark_failed",

@@ -1,9 +1,9 @@
 """Files that are whole or absent, and JSONL that loses at most the line being written.
 
 A whole file goes to a temporary name in the same folder, is forced to disk and takes its final name in one step. Lines
-are appended without forcing them to disk, one call per training step being too dear for that; :func:`sync` does it
-where a checkpoint is made. A writer killed in the middle of a line leaves a tail without a newline, which readers drop
-and the next append removes.
+are appended (:mod:`harness.record.files`) without forcing them to disk, one call per training step being too dear for
+that; :func:`sync` does it where a checkpoint is made. A writer killed in the middle of a line leaves a tail without a
+newline, which readers drop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from harness.errors import DataError
 
@@ -56,22 +56,6 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         ValueError: A number is not finite.
     """
     write_text(path, encode_jsonl(rows).decode())
-
-
-def append_jsonl(path: Path, rows: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> None:
-    """Appends one row or several in a single write, after removing what a killed writer left of a line.
-
-    A file has one writer at a time.
-
-    Raises:
-        ValueError: A number is not finite; nothing is written.
-    """
-    lines = encode_jsonl([rows] if isinstance(rows, Mapping) else rows)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    with path.open("r+b") as stream:
-        stream.write(_mend(stream) + lines)
 
 
 def read_json(path: Path) -> Any:
@@ -165,21 +149,3 @@ def _object(line: bytes) -> dict[str, Any] | None:
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
-
-
-def _mend(stream: IO[bytes]) -> bytes:
-    """Leaves the stream where the next line starts; what has to be written first is returned."""
-    size = stream.seek(0, os.SEEK_END)
-    if size == 0:
-        return b""
-    stream.seek(size - 1)
-    if stream.read(1) == b"\n":
-        return b""
-    stream.seek(0)
-    content = stream.read()
-    start = content.rfind(b"\n") + 1
-    if _object(content[start:]) is not None:
-        return b"\n"
-    stream.truncate(start)
-    stream.seek(start)
-    return b""

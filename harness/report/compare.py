@@ -172,7 +172,7 @@ def compare_runs(results: str | Path, a: str, b: str) -> Compared:
 
     Raises:
         UserError: There is no such run, or it was never started.
-        DataError: A run folder whose files contradict each other, or examples that are not the same.
+        DataError: A file that is read is not what it should be, or the examples are not the same.
     """
     left, right = (line_of_run(find_run(results, name)) for name in (a, b))
     pairs = [_pair(results, left, right, split) for split in SUMMARY_KEYS]
@@ -190,7 +190,7 @@ def compare_sweeps(results: str | Path, a: str | Path | Sweep, b: str | Path | S
 
     Raises:
         UserError: There is no such sweep, or the tables of one are about another split than those of the other.
-        DataError: A run folder whose files contradict each other, or examples that are not the same.
+        DataError: A file that is read is not what it should be, or the examples are not the same.
     """
     left, right = asked_by(results, a), asked_by(results, b)
     split, other = left.evaluation.table_split, right.evaluation.table_split

@@ -68,7 +68,7 @@ def explain(results: str | Path, sweep: str | Path | Sweep, cell: str) -> list[E
 
     Raises:
         UserError: There is no such sweep or cell.
-        DataError: A run folder whose files contradict each other.
+        DataError: A file that is read, such as the record of the sweep, is not what it should be.
     """
     asked = asked_by(results, sweep)
     measured = measure_all(results, asked)

@@ -48,7 +48,7 @@ def export_sweep(results: str | Path, sweep: Sweep, out: str | Path) -> list[Pat
         The files.
 
     Raises:
-        DataError: A run folder whose files contradict each other.
+        DataError: A file that is read, such as the record of the sweep, is not what it should be.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ def tables_frame(results_dir: str | Path, sweep: str | Path | Sweep) -> pd.DataF
 
     Raises:
         UserError: There is no such sweep.
-        DataError: A run folder whose files contradict each other.
+        DataError: A file that is read, such as the record of the sweep, is not what it should be.
     """
     import pandas as pd
 

@@ -133,7 +133,7 @@ def read_shown(results: str | Path, name: str, *, num_samples: int) -> Shown:
 
     Raises:
         UserError: There is no such run, or it was never started.
-        DataError: A run folder whose files contradict each other.
+        DataError: A file that is read, such as the record of the sweep, is not what it should be.
     """
     folder = find_run(results, name)
     record = read_run(folder)

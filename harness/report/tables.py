@@ -155,7 +155,7 @@ def build_tables(results_dir: str | Path, sweep: str | Path | Sweep) -> list[Tab
 
     Raises:
         UserError: There is no such sweep.
-        DataError: A run folder whose files contradict each other.
+        DataError: A file that is read, such as the record of the sweep, is not what it should be.
     """
     asked = asked_by(results_dir, sweep)
     return rows_of(results_dir, asked, measure_all(results_dir, asked))

@@ -9,9 +9,11 @@ import time
 import pytest
 
 from harness.launch.cleaning import CATEGORIES, find_removable, remove
+from harness.launch.presence import Presence
 from harness.record.atomic import write_json
 from harness.record.files import Files
 from harness.record.folder import RunFolder
+from harness.record.launches import LaunchRecord, write_launches
 from harness.record.lease import claim
 from harness.record.state import RunState, is_complete, write_state
 
@@ -93,6 +95,26 @@ def test_who_works_on_a_run_keeps_it(results, there):
     lease.release()
     assert remove(results, [found])[1] == []
     assert not first.path.exists()
+
+
+def test_files_of_slurm_jobs_stay_until_their_runs_have_ended(results, there):
+    first, second, _ = there
+    folders = [results / "slurm" / f"small-{name}" for name in ("done", "failed", "queued")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "0.end.json").write_text("{}")
+    done, failed, queued = ({"executor": "slurm", "folder": str(folder.absolute())} for folder in folders)
+    write_launches(first, [LaunchRecord(1, 1.0, "", done)], Files(first.path))
+    second.summary.unlink()
+    records = [LaunchRecord(1, 1.0, "", failed, ended=2.0), LaunchRecord(2, 2.0, "", queued)]
+    write_launches(second, records, Files(second.path))
+    presence = Presence(results, "other", 60.0)
+    assert everything(results) == []  # a driver may have submitted jobs that are not on record yet
+    presence.close()
+    found = everything(results)
+    assert [one.path for one in found] == folders[:2]
+    remove(results, found)
+    assert [path.name for path in (results / "slurm").iterdir()] == ["small-queued"]
 
 
 def test_by_age_and_by_sweep(results, there, run_ids):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 
 from rich.console import Console
 from run_files import put_state
 
 from harness.launch.status.progress import Progress, last_metrics, metric_words
-from harness.record.atomic import append_jsonl
+from harness.record.atomic import write_jsonl
 from harness.record.folder import RunFolder
 from harness.record.state import RunState
 
@@ -16,7 +17,7 @@ from harness.record.state import RunState
 def test_bars_follow_state_and_metrics(tmp_path):
     folder = RunFolder(tmp_path, "grpo-counting-s0-0123456789-v1")
     put_state(folder, RunState(status="running", phase="train", step=2, num_steps=10))
-    append_jsonl(folder.metrics, [{"step": 0, "rollout/reward": 0.5}, {"step": 1, "rollout/reward": 1.25}])
+    write_jsonl(folder.metrics, [{"step": 0, "rollout/reward": 0.5}, {"step": 1, "rollout/reward": 1.25}])
     console = Console(file=io.StringIO(), force_terminal=True, width=160, color_system=None)
     with Progress(console, "small", 3, 1, 2) as progress:
         progress.started(folder.run_id, folder)
@@ -30,9 +31,9 @@ def test_bars_follow_state_and_metrics(tmp_path):
         progress.update()
     text = console.file.getvalue()
     assert "train  2/10  reward 1.250" in text
-    assert "train  4/10  reward 1.250  0 s left" in text
+    assert re.search(r"train  4/10  reward 1\.250  \d\.\d s left", text)
     assert "evaluate  counting  5/8" in text
-    assert f"completed  {folder.run_id}  in 0 s" in text
+    assert re.search(rf"completed  {folder.run_id}  in \d\.\d s", text)
     assert "failed     other: out of [memory]" in text
     assert "3/3 runs  1 failed" in text
 
@@ -52,8 +53,8 @@ def test_no_bars_and_no_control_codes_in_a_file(tmp_path):
 def test_last_metrics_takes_the_last_whole_training_row(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert last_metrics(path) == {}
-    append_jsonl(path, [{"step": at, "train/loss": at / 2, "pad": "x" * 200} for at in range(200)])
-    append_jsonl(path, {"step": 199, "eval/counting/accuracy": 0.5})
+    rows = [{"step": at, "train/loss": at / 2, "pad": "x" * 200} for at in range(200)]
+    write_jsonl(path, [*rows, {"step": 199, "eval/counting/accuracy": 0.5}])
     with path.open("a") as stream:
         stream.write('{"step": 200, "train/lo')
     assert last_metrics(path)["step"] == 199

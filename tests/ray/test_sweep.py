@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from rich.console import Console
+from sweep_contents import everything
 
 from harness.launch.driver import SweepOutcome, run_sweep
 from harness.launch.executor import Executor, make_executor
@@ -21,8 +20,6 @@ from harness.record.atomic import read_json, read_jsonl
 from harness.record.folder import RunFolder
 from harness.record.launches import read_launches
 from harness.record.lease import read_owner
-from harness.report.render import render_tables
-from harness.report.tables import build_tables
 from harness.spec.executor import ExecutorSettings
 from harness.spec.sweep import Sweep, load_sweep
 
@@ -53,22 +50,6 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     path = tmp_path / "nodes.yaml"
     path.write_text(SWEEP)
     return load_sweep(path)
-
-
-def numbers(sweep: Sweep, results: Path) -> dict[str, Any]:
-    """Everything of a sweep that may not depend on where it ran."""
-    found: dict[str, Any] = {"tables": json.loads(render_tables(build_tables(results, sweep), "json"))}
-    for run_id in sweep.runs:
-        folder = RunFolder(results, run_id)
-        summary = {key: value for key, value in read_json(folder.summary).items() if key != "attempt_s"}
-        rows = [
-            {key: value for key, value in row.items() if not key.startswith("time/")}
-            for row in read_jsonl(folder.metrics)
-        ]
-        files = sorted([*folder.path.glob("eval/*.jsonl"), *folder.weights.glob("*.safetensors")])
-        digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-        found[run_id] = {"summary": summary, "metrics": rows, "files": digests}
-    return found
 
 
 def drive(sweep: Sweep, results: Path, executor: Executor) -> str:
@@ -105,7 +86,7 @@ def test_a_sweep_goes_on_without_a_node_to_the_same_numbers(cluster: Any, sweep:
     finally:
         killer.join()
         add_node(cluster, ({"127.0.0.2", "127.0.0.3"} - {node.node_ip_address for node in cluster.worker_nodes}).pop())
-    assert numbers(sweep, there) == numbers(sweep, here)
+    assert everything(sweep, there) == everything(sweep, here)
     first, second = read_launches(RunFolder(there, lost))
     assert first.failure == "worker_lost" and first.code is None and first.error is not None
     assert first.error.startswith("the worker was lost: ray node 127.0.0.") and first.error.endswith(" was lost")

@@ -26,10 +26,8 @@ def everything(sweep: Sweep, results: Path) -> dict[str, Any]:
             {key: value for key, value in row.items() if not key.startswith("time/")}
             for row in read_jsonl(folder.metrics)
         ]
-        files = sorted(
-            [*folder.path.glob("eval/**/*.jsonl"), *folder.weights.glob("*.safetensors"), folder.validations]
-            + ([folder.completions] if folder.completions.exists() else [])
-        )
+        rows_of = [file for file in (folder.validations, folder.completions) if file.exists()]
+        files = sorted([*folder.path.glob("eval/**/*.jsonl"), *folder.weights.glob("*.safetensors"), *rows_of])
         digests = {str(path.relative_to(folder.path)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
         found[run_id] = {"summary": summary, "metrics": rows, "files": digests}
     return found

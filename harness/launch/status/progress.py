@@ -17,6 +17,7 @@ from rich.progress import Progress as Bars
 
 from harness.launch.status.tail import tail_rows
 from harness.launch.table import print_line
+from harness.launch.words import duration
 from harness.record.folder import RunFolder
 from harness.record.state import read_state
 
@@ -75,10 +76,10 @@ class Progress:
 
     def completed(self, run_id: str) -> None:
         """A run of this or of another driver is complete."""
-        duration = self._ended(run_id)
-        self.line(f"completed  {run_id}" + ("" if duration is None else f"  in {_span(duration)}"), "green")
-        if duration is not None:
-            self._durations.append(duration)
+        seconds = self._ended(run_id)
+        self.line(f"completed  {run_id}" + ("" if seconds is None else f"  in {duration(seconds)}"), "green")
+        if seconds is not None:
+            self._durations.append(seconds)
         self._advance()
 
     def failed(self, run_id: str, reason: str) -> None:
@@ -132,7 +133,7 @@ class Progress:
             parts.append(f"{self._num_failed} failed")
         if self._durations and self._num_todo > 0:
             left = sum(self._durations) / len(self._durations) * self._num_todo / self._num_slots
-            parts.append(f"{_span(left)} left")
+            parts.append(f"{duration(left)} left")
         return "  ".join(parts)
 
     def _advance(self) -> None:
@@ -174,7 +175,7 @@ class _LiveRun:
             parts += metric_words(last_metrics(self._folder.metrics))
         done = step - self._mark[1]
         if num_steps and done > 0:
-            parts.append(f"{_span((now - self._mark[2]) / done * (num_steps - step))} left")
+            parts.append(f"{duration((now - self._mark[2]) / done * (num_steps - step))} left")
         bars.update(self.task, total=num_steps, completed=step, detail="  ".join(parts))
 
 
@@ -192,12 +193,3 @@ def metric_words(row: Mapping[str, Any]) -> list[str]:
         if isinstance(row.get(key), int | float):
             return [f"{key.split('/')[1]} {row[key]:.3f}"]
     return []
-
-
-def _span(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

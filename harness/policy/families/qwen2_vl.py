@@ -117,9 +117,11 @@ class Qwen2VL(Family):
                 index += shape[0] * shape[1] * shape[2]
                 start += max(shape)
             else:
-                parts.append(torch.full((3, 1), start))
-                index += 1
-                start += 1
+                rest = range(index, len(ids))
+                behind = next((place for place in rest if ids[place] == self.image_token_id), len(ids))
+                parts.append(torch.arange(start, start + behind - index).expand(3, -1))
+                start += behind - index
+                index = behind
         return torch.cat(parts, dim=1)
 
     def rotation(self, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

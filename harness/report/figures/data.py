@@ -75,7 +75,7 @@ def read_sweep_data(results_dir: str | Path, sweep: str | Path | Sweep) -> Sweep
 
     Raises:
         UserError: There is no such sweep.
-        DataError: A run folder whose files contradict each other.
+        DataError: A file that is read, such as the record of the sweep, is not what it should be.
     """
     asked = asked_by(results_dir, sweep)
     measured = measure_all(results_dir, asked)

@@ -69,7 +69,7 @@ def write_figures(
 
     Raises:
         UserError: There is no such sweep, the storage cannot be opened, or the folder cannot be written to.
-        DataError: A run folder whose files contradict each other.
+        DataError: A file that is read, such as the record of the sweep, is not what it should be.
     """
     data = read_sweep_data(results_dir, sweep)
     folder = Path(out) if out is not None else Path(results_dir) / "figures" / data.asked.name

@@ -139,7 +139,7 @@ def gather(
 
     Raises:
         UserError: There is no such sweep, or the storage cannot be opened.
-        DataError: A run folder whose files contradict each other.
+        DataError: A file that is read, such as the record of the sweep, is not what it should be.
     """
     data = read_sweep_data(results, sweep)
     loaded = None if isinstance(sweep, str) else sweep

@@ -40,7 +40,7 @@ def write_report(
 
     Raises:
         UserError: There is no such sweep, no browser to print with, or the file cannot be written.
-        DataError: A run folder whose files contradict each other.
+        DataError: A file that is read, such as the record of the sweep, is not what it should be.
     """
     browser = find_browser() if pdf else None
     contents = gather(results, sweep, num_examples=num_examples, storage=storage)
