@@ -136,8 +136,7 @@ def load_policy(
     """
     adapter = Path(model) / "adapter_config.json"
     if adapter.is_file():
-        base = json.loads(adapter.read_text())["base_model_name_or_path"]
-        policy = load_policy(base, device, precision=precision, max_pixels=max_pixels)
+        policy = load_policy(_base_of(adapter), device, precision=precision, max_pixels=max_pixels)
         add_saved_adapter(policy, Path(model))
         return policy
     source = str(embedded_folder()) if model == "embedded" else model
@@ -158,6 +157,23 @@ def load_policy(
     if policy.family.image_token_id not in tokenizer(turn, add_special_tokens=False)["input_ids"]:
         raise ModelError(f"the tokenizer of '{model}' does not belong to its weights: it makes no image token")
     return policy
+
+
+def _base_of(adapter: Path) -> str:
+    """The model that an `adapter_config.json` names.
+
+    Raises:
+        ModelError: It names none, or a further adapter.
+    """
+    try:
+        base = json.loads(adapter.read_text())["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str):
+        raise ModelError(f"{adapter} does not name a model as its base_model_name_or_path")
+    if (Path(base) / adapter.name).is_file():
+        raise ModelError(f"{adapter} names {base}, which is an adapter too: name the model under both")
+    return base
 
 
 def _read(name: str, source: str, dtype: torch.dtype) -> tuple[Any, Processing]:

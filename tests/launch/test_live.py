@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import select
+import signal
 import struct
 import sys
 import termios
@@ -251,6 +252,19 @@ def test_ctrl_c_leaves_quietly(sweep_file, results):
         terminal.read_until(b"q leaves")
         terminal.press(b"\x03")
         assert terminal.wait() == 0
+    finally:
+        terminal.close()
+    assert b"Traceback" not in terminal.output and b"\x1b[?1049l" in terminal.output
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_sigterm_leaves_the_terminal_as_it_was(sweep_file, results):
+    terminal = Terminal([sys.executable, "-m", "harness", "status", str(sweep_file), "--results", str(results)], 40, 12)
+    try:
+        terminal.read_until(b"q leaves")
+        os.kill(terminal.pid, signal.SIGTERM)
+        assert terminal.wait() == 143
     finally:
         terminal.close()
     assert b"Traceback" not in terminal.output and b"\x1b[?1049l" in terminal.output

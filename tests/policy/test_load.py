@@ -113,3 +113,16 @@ def test_a_missing_tokenizer_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"does not belong to its weights|cannot load the model"):
         load_policy(str(folder))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"base_model_name_or_path": null}'])
+def test_an_adapter_that_names_no_model_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"adapter_config\.json does not name a model"):
+        load_policy(str(tmp_path))
+
+
+def test_an_adapter_of_an_adapter_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path)}))
+    with pytest.raises(ModelError, match="which is an adapter too"):
+        load_policy(str(tmp_path))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -96,6 +97,7 @@ def watch(results: Path, asked: Sweep | str | None, console: Console) -> None:
     view, next_look = _View(), time.monotonic() + LOOK_S
     with (
         contextlib.suppress(KeyboardInterrupt),
+        _terminable(),
         _keys() as key_within,
         Live(console=console, screen=True, auto_refresh=False) as live,
     ):
@@ -111,6 +113,20 @@ def watch(results: Path, asked: Sweep | str | None, console: Console) -> None:
                 ended = time.monotonic()
                 next_look = ended + max(LOOK_S, SHARE * (ended - started))
     index.keep()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Within, SIGTERM ends this process as it always does, but not before the terminal is what it was."""
+
+    def leave(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _again(results: Path, asked: Sweep | str | None, index: RunIndex, before: Look) -> tuple[Look, str]:
