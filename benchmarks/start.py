@@ -56,6 +56,8 @@ class Starts:
         self.changes = {key: str(num_threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         own = worker_environment(num_threads)
         self.environment = {**os.environ, **own, **SINGLE_THREADED, "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "offline"}
+        # With it, every plain worker would compile the package anew.
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def new_run(self) -> RunFolder:
         """A run's folder with its job in it."""

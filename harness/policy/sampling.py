@@ -109,13 +109,15 @@ def sample(
         banned_token_ids=family.vision_token_ids,
         pad_token_id=policy.pad_token_id,
     )
-    with decoder(family, shape, drawing) as decode:
+    # On small models it is the calls that take the time, and without a thought to gradients each takes less.
+    with torch.inference_mode(), decoder(family, shape, drawing) as decode:
         hidden = _prefill(family, batch, features.split(policy.num_image_tokens(batch)), decode.cache)
         steps = torch.arange(max_new_tokens, device=hidden.device)
         positions = (batch.next_position[:, None] + steps).expand(len(batch.positions), -1, -1)
         decode.start(hidden, family.rotation(positions, hidden), batch.padding, uniforms)
         longest = decode.run()
-        ids, log_probs = decode.ids[:, :longest].clone(), decode.log_probs[:, :longest].clone()
+        ids, log_probs = decode.ids[:, :longest], decode.log_probs[:, :longest]
+    ids, log_probs = ids.clone(), log_probs.clone()  # as tensors that a backward pass may keep
     stops = torch.isin(ids, torch.tensor(policy.end_token_ids, device=ids.device))
     finished = stops.any(dim=1)
     lengths = torch.where(finished, stops.int().argmax(dim=1) + 1, longest)
