@@ -246,25 +246,19 @@ def test_a_running_sweep_in_a_real_terminal(sweep_file, results, order, start_dr
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
-def test_ctrl_c_leaves_quietly(sweep_file, results):
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        pytest.param(lambda terminal: terminal.press(b"\x03"), 0, id="ctrl-c"),
+        pytest.param(lambda terminal: os.kill(terminal.pid, signal.SIGTERM), 143, id="sigterm"),
+    ],
+)
+def test_a_signal_leaves_the_terminal_as_it_was(sweep_file, results, end, code):
     terminal = Terminal([sys.executable, "-m", "harness", "status", str(sweep_file), "--results", str(results)], 40, 12)
     try:
         terminal.read_until(b"q leaves")
-        terminal.press(b"\x03")
-        assert terminal.wait() == 0
-    finally:
-        terminal.close()
-    assert b"Traceback" not in terminal.output and b"\x1b[?1049l" in terminal.output
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
-def test_sigterm_leaves_the_terminal_as_it_was(sweep_file, results):
-    terminal = Terminal([sys.executable, "-m", "harness", "status", str(sweep_file), "--results", str(results)], 40, 12)
-    try:
-        terminal.read_until(b"q leaves")
-        os.kill(terminal.pid, signal.SIGTERM)
-        assert terminal.wait() == 143
+        end(terminal)
+        assert terminal.wait() == code
     finally:
         terminal.close()
     assert b"Traceback" not in terminal.output and b"\x1b[?1049l" in terminal.output
