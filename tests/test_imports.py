@@ -17,14 +17,15 @@ PACKAGE = Path(harness.__file__).parent
 
 LEGAL: dict[str, set[str]] = {
     "errors": set(),
-    "spec": {"errors"},
+    "pause": set(),
+    "spec": {"errors", "pause"},
     "tasks": {"errors", "spec"},
     "policy": {"errors", "spec", "tasks"},
     "train": {"errors", "spec", "tasks", "policy"},
     "evaluate": {"errors", "spec", "tasks", "policy", "train"},
-    "record": {"errors", "spec"},
+    "record": {"errors", "pause", "spec"},
     "launch": {"errors", "spec", "record"},
-    "report": {"errors", "spec", "record", "tasks"},
+    "report": {"errors", "pause", "spec", "record", "tasks"},
     "worker": {"errors", "spec", "tasks", "policy", "train", "evaluate", "record"},
 }
 """What each room may import, wherever in a file the import stands. The rest is the command line and its verbs."""

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.pause import collector_paused
 from harness.record.files import Files
 from harness.record.folder import RunFolder, is_name
-from harness.record.pause import collector_paused
 
 INDEX = ".index"
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.pause import collector_paused
 from harness.record.index import Recorded, RunIndex
-from harness.record.pause import collector_paused
 from harness.report.collect import Asked, asked_by, counted_in, first_of, leaves, table_of
 from harness.spec.methods import Evaluation, Split
 
