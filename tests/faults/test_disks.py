@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -31,11 +30,12 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 
 def make_room_when_paused(results: Path, told: list[str], over: threading.Event) -> None:
-    """Removes the ballast once the sweep has been paused for a moment."""
-    while not over.wait(0.1):
-        if (results / "ballast").exists() and shutil.disk_usage(results).free < 1 << 20:
-            over.wait(1.0)
-            (results / "ballast").unlink()
+    """Removes the ballast once it has stopped growing; what failed to be written gives a little room back meanwhile."""
+    ballast, size = results / "ballast", 0
+    while not over.wait(1.0):
+        before, size = size, ballast.stat().st_size if ballast.exists() else 0
+        if size and size == before:
+            ballast.unlink()
             told.append("made room")
 
 
