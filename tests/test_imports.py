@@ -24,7 +24,7 @@ LEGAL: dict[str, set[str]] = {
     "train": {"errors", "spec", "tasks", "policy"},
     "evaluate": {"errors", "spec", "tasks", "policy", "train"},
     "record": {"errors", "pause", "spec"},
-    "launch": {"errors", "spec", "record"},
+    "launch": {"errors", "pause", "spec", "record"},
     "report": {"errors", "pause", "spec", "record", "tasks"},
     "worker": {"errors", "spec", "tasks", "policy", "train", "evaluate", "record"},
 }

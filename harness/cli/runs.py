@@ -35,7 +35,6 @@ from harness.cli.options import (
 )
 from harness.cli.stored import check_data
 from harness.errors import UserError
-from harness.pause import collector_paused
 
 MANY_RUNS = 1000
 """Of a sweep with more, `run` prints no tables: their intervals take longer than finding that nothing is to do."""
@@ -54,24 +53,22 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Shows the runs of a sweep, where each one stands, and what is left in time and memory; starts nothing."""
+    from harness.launch.plan import make_plan, with_estimates
+    from harness.record.index import RunIndex
+
     folder = existing(results)
-    with collector_paused():
-        loaded = with_slots(on_executor(known(sweep, overrides, folder), executor), slots)
+    loaded = with_slots(on_executor(known(sweep, overrides, folder), executor), slots)
     if calibrate:
         from harness.launch.estimate.calibrate import calibrate_kinds
 
         writable(results)
         calibrate_kinds(loaded, results, console(stderr=True))
-    with collector_paused():
-        from harness.launch.plan import make_plan, with_estimates
-        from harness.record.index import RunIndex
-
-        with RunIndex(folder) as index:
-            planned = with_estimates(make_plan(loaded, folder, index), loaded, folder, index)
-        if as_json:
-            print_json(planned.as_json())
-        else:
-            planned.print(console())
+    with RunIndex(folder) as index:
+        planned = with_estimates(make_plan(loaded, folder, index), loaded, folder, index)
+    if as_json:
+        print_json(planned.as_json())
+    else:
+        planned.print(console())
 
 
 @app.command()

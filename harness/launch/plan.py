@@ -15,6 +15,7 @@ from harness.launch.plan_text import estimate_lines
 from harness.launch.status.status import current_status
 from harness.launch.table import counted, print_line, print_table
 from harness.launch.words import duration
+from harness.pause import collector_paused
 from harness.record.folder import RunFolder
 from harness.record.index import RunIndex
 from harness.spec import RunSpec
@@ -115,6 +116,7 @@ class Plan:
         )
 
 
+@collector_paused()
 def make_plan(sweep: Sweep, results: str | Path, index: RunIndex | None = None) -> Plan:
     """The plan of a sweep, with each run's status in a results folder, without estimates.
 
@@ -146,6 +148,7 @@ def make_plan(sweep: Sweep, results: str | Path, index: RunIndex | None = None) 
     return Plan(sweep_name=sweep.name, num_runs=len(runs), num_runs_naive=sweep.num_runs_naive, runs=runs)
 
 
+@collector_paused()
 def with_estimates(plan: Plan, sweep: Sweep, results: str | Path, index: RunIndex) -> Plan:
     """A plan with what each run has from another sweep, and what is left of it.
 

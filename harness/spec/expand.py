@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import ModelError
+from harness.pause import collector_paused
 from harness.spec.keys import effective, key_of, legal_types, sentence
 from harness.spec.parts import Place, Setting
 from harness.spec.run import NUM_SEEDS, AnySeed, RunSpec, model_identity
@@ -43,6 +44,7 @@ class Cell:
     ablation: str | None = None
 
 
+@collector_paused()
 def expand(layers: Sequence[Layer], targets: tuple[str, ...], place: Place, *, strict: bool) -> tuple[Cell, ...]:
     """The distinct cells of some layers, in the order of the axes, the last one fastest.
 

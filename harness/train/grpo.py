@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,6 @@ class Grpo:
     ) -> None:
         assert isinstance(spec.method, GrpoSettings | GrpoDSettings)
         default_checker().start()  # gets ready while the first completions are sampled
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="rewards")
         self.settings = spec.method
         self.seed = spec.seed
         self.policy = policy
@@ -90,19 +88,16 @@ class Grpo:
         uniforms = self._uniforms(step, [place for place, _, _ in drawn])
         completions = self._sample(prompts, images.leaf.detach(), uniforms)
         texts = self._texts(completions)
-        # Checked by a process of their own, while the reference's pass keeps this one busy.
-        components = self._beside.submit(self._reward_components, texts, examples)
-        beta = self.beta(step)
-        tensors = {}
-        if beta > 0:
-            tensors["reference_log_probs"] = self._reference_log_probs(prompts, images.leaf.detach(), completions)
-        accuracy, form = components.result()
+        accuracy, form = self._reward_components(texts, examples)
         rewards = accuracy + settings.format_weight * form
         advantages = group_advantages(rewards, settings.advantage_scale).to(prompts.ids.device)
+        beta = self.beta(step)
         has_signal = (advantages != 0).any(dim=1)
         # Without a KL term, a group of zero advantages has a gradient of exactly zero.
         rows = has_signal.nonzero()[:, 0].tolist() if beta == 0 else range(len(drawn))
-        tensors["advantages"] = advantages
+        tensors = {"advantages": advantages}
+        if beta > 0:
+            tensors["reference_log_probs"] = self._reference_log_probs(prompts, images.leaf.detach(), completions)
         sums = self.processes.add(
             {
                 "completions": float(rewards.numel()),
