@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.scale --out results/reference/cpu/scale.json``, from the root of the repository. One real run is
 the template of every other: its files are hard links, but for the records that name a run, which are written anew, and
-the evaluations, of which there are a few with verdicts of their own. Times are those of whole commands, start of the
-process included. `cold` is without an index, with the files in the system's cache; `warm` with one. Beside the seconds
-on the clock stand those of the processor, which a busy machine stretches less.
+the evaluations, of which there are a few with verdicts of their own. Times are those of whole commands on a terminal,
+start of the process included. `cold` is without an index, with the files in the system's cache; `warm` with one. Beside
+the seconds on the clock stand those of the processor, which a busy machine stretches less.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ import argparse
 import hashlib
 import json
 import os
+import pty
 import random
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,12 +177,35 @@ def commands(sweep: Path, results: Path, empty: Path) -> dict[str, list[str]]:
     }
 
 
+@contextmanager
+def terminal() -> Iterator[int]:
+    """A pseudo-terminal that somebody reads: what is printed for people may take longer than what goes to a file."""
+    parent, child = pty.openpty()
+
+    def read() -> None:
+        with suppress(OSError):  # which is how a terminal says that nobody writes to it any more
+            while os.read(parent, 1 << 16):
+                pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield child
+    finally:
+        os.close(child)
+        reader.join()
+        os.close(parent)
+
+
 def timed(command: Sequence[str]) -> tuple[float, float]:
-    """Seconds of a command, which has to succeed: on the clock, and of the processor."""
+    """Seconds of a command on a terminal, which has to succeed: on the clock, and of the processor."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, every command would compile the package anew
     started, before = time.perf_counter(), os.times()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    with terminal() as out:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, text=True, env=environment, check=False
+        )
     elapsed, after = time.perf_counter() - started, os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     if done.returncode != 0:

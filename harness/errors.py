@@ -110,6 +110,8 @@ class Interrupted(HarnessError):  # noqa: N818 - not an error, but the way out o
 
 def printable(text: str) -> str:
     """A text on one line: characters that break it, move the cursor or hide are written as their escapes."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

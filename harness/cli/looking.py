@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from harness.cli.app import app
-from harness.cli.options import RESULTS, AsJson, Results, console, existing, load_or_name, print_json
+from harness.cli.options import RESULTS, AsJson, Results, existing, load_or_name, print_json
 from harness.errors import UserError, nearest, shortened
 
 if TYPE_CHECKING:
@@ -33,9 +34,8 @@ def show(
     if as_json:
         print_json(shown.as_json())
         return
-    out = console()
     for line in show_lines(shown):
-        print_line(out, line.text, line.style)
+        print_line(sys.stdout, line.text, line.style)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +69,7 @@ def plan(
     if as_json:
         print_json(planned.as_json())
     else:
-        planned.print(console())
+        planned.print(sys.stdout)
 
 
 @app.command()
@@ -188,19 +189,19 @@ def status(
 
     if sweep is None and overrides:
         raise UserError("--set changes a sweep: name the sweep file too")
-    folder, out = existing(results), console()
+    folder = existing(results)
     asked = None if sweep is None else load_or_name(sweep, overrides)
     if asked is not None and not isinstance(asked, str):
         from harness.record.sweep_record import with_recorded_trials
 
         asked = with_recorded_trials(asked, folder)
-    if out.is_terminal and not once and not as_json:
+    if sys.stdout.isatty() and not once and not as_json:
         from harness.launch.status.live import watch
 
-        watch(folder, asked, out)
+        watch(folder, asked, console())
         return
     look = look_around(folder, asked)
     if as_json:
         print_json(look.as_json())
     else:
-        print_look(look, out)
+        print_look(look, sys.stdout)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
+from typing import IO, TYPE_CHECKING, Any
 
 from harness.launch.estimate.estimates import TO_DO, Estimate, Estimator, Place, Total, add_up, place_of
 from harness.launch.estimate.measured import read_measurements
@@ -93,7 +91,7 @@ class Plan:
             return found
         return found | {"reused_from": run.reused_from, "estimate": run.estimate.as_json() if run.estimate else None}
 
-    def print(self, console: Console) -> None:
+    def print(self, out: IO[str]) -> None:
         """Prints a line per run, what is left by kind, and the counts."""
         cells = [
             (
@@ -106,13 +104,13 @@ class Plan:
             )
             for run in self.runs
         ]
-        print_table(console, ("run", "settings", "targets", "status", "from", "left"), cells)
+        print_table(out, ("run", "settings", "targets", "status", "from", "left"), cells)
         if self.place is not None:
             left = [(run.spec, run.estimate) for run in self.runs if run.status in TO_DO and run.estimate is not None]
-            estimate_lines(console, left, self.total, self.place)
+            estimate_lines(out, left, self.total, self.place)
         counts = counted([run.status for run in self.runs])
         print_line(
-            console, f"{self.sweep_name}: {self.num_runs} runs ({counts}); a full grid would be {self.num_runs_naive}"
+            out, f"{self.sweep_name}: {self.num_runs} runs ({counts}); a full grid would be {self.num_runs_naive}"
         )
 
 
@@ -182,5 +180,7 @@ def _time(run: PlannedRun) -> str:
 
 def _settings(settings: Mapping[str, Any]) -> str:
     """Axes that a run id does not show."""
-    in_run_id = {"method", "method.type", "source", "seed"}
-    return " ".join(f"{key}={value}" for key, value in settings.items() if key not in in_run_id)
+    return " ".join([f"{key}={value}" for key, value in settings.items() if key not in _IN_RUN_ID])
+
+
+_IN_RUN_ID = frozenset({"method", "method.type", "source", "seed"})

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from rich.console import Console
+from typing import IO
 
 from harness.launch.estimate.counted import ASSUMED
 from harness.launch.estimate.estimates import Estimate, Place, Span, Total, add_up
@@ -13,11 +12,11 @@ from harness.launch.words import duration, hours, labels
 from harness.spec import RunSpec
 
 
-def estimate_lines(console: Console, left: Sequence[tuple[RunSpec, Estimate]], total: Total, place: Place) -> None:
+def estimate_lines(out: IO[str], left: Sequence[tuple[RunSpec, Estimate]], total: Total, place: Place) -> None:
     """Prints what is left by kind, in the order of the kinds' first runs, and the sum.
 
     Args:
-        console: Where to.
+        out: Where to.
         left: The runs that would be worked on.
         total: Their sum.
         place: Where they would run.
@@ -28,18 +27,18 @@ def estimate_lines(console: Console, left: Sequence[tuple[RunSpec, Estimate]], t
     for spec, estimate in left:
         kinds.setdefault(estimate.kind, []).append((spec, estimate))
     names = labels({kind: [spec for spec, _ in runs] for kind, runs in kinds.items()})
-    print_line(console, "")
+    print_line(out, "")
     rows = [_row(names[kind], [estimate for _, estimate in runs]) for kind, runs in kinds.items()]
     columns = ("kind", "runs", "time per run", "10-90 %", "device hours", "device GiB", "host GiB", "estimate is")
-    print_table(console, columns, rows)
-    print_line(console, "")
+    print_table(out, columns, rows)
+    print_line(out, "")
     is_bound = any(estimate.at_least for _, estimate in left)
     for line in _sum(total, place, "at least" if is_bound else "at most"):
-        print_line(console, line)
+        print_line(out, line)
     if any("counted" in estimate.source for _, estimate in left):
-        print_line(console, "counted: by the model's operations, assuming")
+        print_line(out, "counted: by the model's operations, assuming")
         for words in ASSUMED:
-            print_line(console, f"  {words}")
+            print_line(out, f"  {words}")
 
 
 def _row(name: str, estimates: Sequence[Estimate]) -> tuple[str, ...]:

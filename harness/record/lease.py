@@ -168,7 +168,8 @@ def claim(folder: Path, reserved: int, lease_s: float = LEASE_S) -> Lease:
 
     Args:
         folder: The run's.
-        reserved: The reservation's token; 0 for a worker that was started by hand, which waits for nobody.
+        reserved: The reservation's token; 0 for a worker that was started by hand, which takes a folder that nobody
+            lives in, and waits only for as long as nobody can know.
         lease_s: The silence that is agreed on.
 
     Raises:
@@ -178,8 +179,11 @@ def claim(folder: Path, reserved: int, lease_s: float = LEASE_S) -> Lease:
     while True:
         owner = read_owner(folder)
         if reserved == 0:
-            if owner is not None and not owner.released and owner.process.is_alive is not False:
-                raise FencedError(f"{folder} belongs to process {owner.process.pid} on {owner.process.host}")
+            if owner is not None and not owner.is_gone(watch):
+                if owner.process.is_alive or watch.has_changed(owner.pulse):
+                    raise FencedError(f"{folder} belongs to process {owner.process.pid} on {owner.process.host}")
+                time.sleep(min(1.0, lease_s / BEATS))
+                continue
         elif owner is None or owner.reserved != reserved:
             raise FencedError(f"{folder} was given to another worker")
         elif owner.role == "worker" and not owner.is_gone(watch):

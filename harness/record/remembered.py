@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from harness.errors import HarnessError
 from harness.pause import collector_paused
 from harness.record.files import Files
@@ -171,7 +173,7 @@ def _load(path: Path, form: list[object]) -> dict[str, Any]:
         if json.loads(head) != _head(body, form):
             return {}
         with collector_paused():
-            entries = json.loads(body)
+            entries = from_json(body)
     except (OSError, ValueError, RecursionError):
         return {}
     return entries if isinstance(entries, dict) else {}

@@ -8,7 +8,7 @@ whose evaluation is not the file that its summary was made from (:mod:`harness.r
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -153,19 +153,21 @@ def _settings(axes: Mapping[str, Any]) -> dict[str, Any]:
     settings = {key: value for key, value in axes.items() if key not in CORE_AXES and key != "method.type"}
     method = axes.get("method")
     if isinstance(method, Mapping):
-        settings |= dict(leaves(method, "method."))
+        settings |= leaves(method, "method.")
         settings.pop("method.type", None)
     return settings
 
 
-def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The settings in nested mappings, each under its dotted name, such as ``"method.schedule.beta"``."""
+    found = {}
     for key, item in value.items():
         # Nearly all are scalars, and asking for a Mapping takes five times as long.
-        if not isinstance(item, _SCALARS) and isinstance(item, Mapping):
-            yield from leaves(item, f"{prefix}{key}.")
+        if isinstance(item, _SCALARS) or not isinstance(item, Mapping):
+            found[prefix + key] = item
         else:
-            yield prefix + key, item
+            found |= leaves(item, f"{prefix}{key}.")
+    return found
 
 
 _SCALARS = (str, int, float, type(None))

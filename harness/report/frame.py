@@ -48,8 +48,8 @@ def load_results(results_dir: str | Path = "results", sweep: str | Path | Sweep 
     with RunIndex(results) as index:
         rows = list(_every_row(index) if sweep is None else _asked_rows(index, asked_by(results, sweep)))
     columns = dict.fromkeys(_COLUMNS)
-    for row in rows:
-        columns |= row
+    for keys in dict.fromkeys(map(tuple, rows)):
+        columns |= dict.fromkeys(keys)
     frame = pd.DataFrame(rows, columns=list(columns))
     # pandas' own string type would turn the None of `base` into NaN.
     frame["source"] = pd.Series([row["source"] for row in rows], dtype=object, index=frame.index)
@@ -101,6 +101,8 @@ def _of_run(run_id: str, run: Mapping[str, Any], sweep: str | None) -> dict[str,
     """What the rows of a run have in common."""
     spec, origin = run["spec"], run["provenance"]
     method = spec["method"]
+    settings = leaves(method, "method.")
+    del settings["method.type"]
     return {
         "run_id": run_id,
         "sweep": sweep,
@@ -113,5 +115,4 @@ def _of_run(run_id: str, run: Mapping[str, Any], sweep: str | None) -> dict[str,
         "schedule": (method.get("schedule") or {}).get("type"),
         "commit": origin["commit"],
         "dirty": origin["dirty"],
-        **{key: value for key, value in leaves(method, "method.") if key != "method.type"},
-    }
+    } | settings

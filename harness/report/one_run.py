@@ -127,7 +127,7 @@ def changed_settings(spec: RunSpec) -> tuple[Differing, ...]:
 
 def _settings(spec: RunSpec) -> dict[str, Any]:
     """Leaf by leaf; a type under the key that it is the type of."""
-    return {key.removesuffix(".type"): value for key, value in leaves(spec.model_dump(mode="json"))}
+    return {key.removesuffix(".type"): value for key, value in leaves(spec.model_dump(mode="json")).items()}
 
 
 def shown(value: Any) -> str:

@@ -42,7 +42,7 @@ _TEXT = 300
 
 
 class Line(NamedTuple):
-    """A line for a terminal; the style is rich's, and nothing is lost without it."""
+    """A line for a terminal, in a style of :func:`harness.launch.table.print_line`; nothing is lost without it."""
 
     text: str
     style: str | None = None

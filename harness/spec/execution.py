@@ -12,7 +12,7 @@ Count = Annotated[int, Field(ge=1)]
 class Execution(BaseModel):
     """A sweep's `execution` section. No part of a run's identity: the numbers stay the same to rounding."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:<n>`."""

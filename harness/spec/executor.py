@@ -28,7 +28,7 @@ _OWN: Mapping[str, tuple[str, ...]] = {
 class ExecutorSettings(BaseModel):
     """A sweep's `executor` section."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: Literal["local", "ray", "slurm"] = "local"
     """`local`: processes on this machine; `ray`: a Ray cluster; `slurm`: jobs of SLURM."""

@@ -70,22 +70,28 @@ class _Draft:
     ablated: tuple[str, ...] = ()
 
 
+_Values = frozenset[tuple[str, Any]]
+"""Settings and their values."""
+
+
 class _Effective:
     """Which settings take effect, looked up once for all cells that differ in their seed alone."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[bool, frozenset[tuple[str, Any]]], tuple[str, ...]] = {}
+        self._known: dict[tuple[bool, _Values], tuple[tuple[str, ...], _Values]] = {}
 
-    def of(self, draft: _Draft, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The settings that take effect in a cell, in the order in which they were set."""
+    def of(self, draft: _Draft, defaults: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], _Values]:
+        """The settings that take effect in a cell, in the order in which they were set; and those without the seed."""
         values = {key: setting.value for key, setting in draft.leaves.items()}
         if defaults:
             values = {**defaults, **values}
         rest = values.copy()
         alike = (rest.pop("seed", None) is not None, frozenset(rest.items()))
         if alike not in self._known:
-            self._known[alike] = tuple(effective(values))
-        return {key: values[key] for key in self._known[alike]}
+            keys = tuple(effective(values))
+            self._known[alike] = keys, frozenset((key, values[key]) for key in keys if key != "seed")
+        keys, others = self._known[alike]
+        return {key: values[key] for key in keys}, others
 
 
 def num_combinations(layers: Iterable[Layer]) -> int:
@@ -136,7 +142,7 @@ def refuse_above_most(num_cells: int, place: Place) -> None:
 def _selects(layer: Layer, draft: _Draft, takes_effect: _Effective) -> bool:
     if not layer.where:
         return True
-    values = takes_effect.of(draft, _DEFAULTS)
+    values, _ = takes_effect.of(draft, _DEFAULTS)
     return all(key in values and values[key] in wanted for key, wanted in layer.where.items())
 
 
@@ -155,15 +161,13 @@ def _extended(draft: _Draft, layer: Layer, choices: Sequence[Choice]) -> _Draft:
 
 def _cells(drafts: Sequence[_Draft], targets: tuple[str, ...], place: Place) -> tuple[Cell, ...]:
     """A cell per distinct combination of what takes effect; cells that differ in their seed alone are checked once."""
-    trainings: dict[frozenset[tuple[str, Any]], AnySeed] = {}
+    trainings: dict[_Values, AnySeed] = {}
     specs: dict[tuple[AnySeed, Any], tuple[RunSpec, str]] = {}
     cells: dict[tuple[str, str, str | None], Cell] = {}
     takes_effect, identify = _Effective(), cache(model_identity)
     for draft in drafts:
-        values = takes_effect.of(draft)
-        rest = values.copy()
-        seed: Any = rest.pop("seed", None)
-        alike = frozenset(rest.items())
+        values, alike = takes_effect.of(draft)
+        seed: Any = values.get("seed")
         if alike not in trainings or not _is_seed(seed):
             spec = _spec(values, draft.leaves, place)
             try:

@@ -19,7 +19,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Method(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Base(_Method):
@@ -116,7 +116,7 @@ Split = Literal["test", "validation"]
 class Evaluation(BaseModel):
     """How runs are looked at. Nothing here changes what a run trains, so nothing here is part of its identity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     splits: Annotated[tuple[Split, ...], Field(min_length=1)] = ("test",)
     """What a finished run answers; a search looks at validation alone, and tables show the test split where it is one

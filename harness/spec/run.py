@@ -40,7 +40,7 @@ class RunSpec(BaseModel):
     method's class. `base` has no source, no data and no seed, whatever it is given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "embedded"
     """`embedded`, a local folder, or a hub name such as `Qwen/Qwen2-VL-2B-Instruct`."""
@@ -234,7 +234,7 @@ def _identity_of(files: tuple[tuple[Path, int, int], ...]) -> str:
 class Job(BaseModel):
     """What a worker is handed: the run, where to look at it, and how to execute it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     spec: RunSpec
     """What trains."""

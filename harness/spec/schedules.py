@@ -17,7 +17,7 @@ Beta = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
 class _Schedule(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ConstantSchedule(_Schedule):

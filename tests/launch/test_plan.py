@@ -24,10 +24,10 @@ def planned(sweep, results):
         return with_estimates(make_plan(sweep, results, index), sweep, results, index)
 
 
-def text(plan, width=120):
-    console = Console(file=io.StringIO(), width=width)
-    plan.print(console)
-    return console.file.getvalue()
+def text(plan):
+    out = io.StringIO()
+    plan.print(out)
+    return out.getvalue()
 
 
 def test_what_is_reused_and_what_is_left(sweep, results):

@@ -339,6 +339,25 @@ def test_a_worker_started_by_hand_waits_for_nobody(folder):
         lease.files.check()
 
 
+@pytest.mark.parametrize("other", [{"boot_id": "an earlier boot"}, {"host": "elsewhere"}])
+def test_a_worker_started_by_hand_takes_over_from_one_that_is_silent_for_a_lease(folder, other):
+    claim(folder, 0, lease_s=0.6)
+    rewrite(read_owner(folder), **other)
+    started = time.monotonic()
+    assert claim(folder, 0, lease_s=0.6).token == 2
+    assert 0.6 < time.monotonic() - started < 5
+
+
+def test_a_worker_started_by_hand_leaves_a_folder_to_one_that_beats_elsewhere(folder):
+    claim(folder, 0, lease_s=3)
+    owner = read_owner(folder)
+    rewrite(owner, host="elsewhere")
+    heart = Heart(owner.path / OWNER, 0.1)
+    with pytest.raises(FencedError, match="on elsewhere"):
+        claim(folder, 0, lease_s=3)
+    heart.stop()
+
+
 def test_a_request_reaches_its_owner_alone(folder, pulse):
     driver = reserve(folder, None, pulse=pulse)
     owner = read_owner(folder)

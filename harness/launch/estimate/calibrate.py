@@ -61,7 +61,7 @@ def calibrate_kinds(sweep: Sweep, results: Path, console: Console, executor: Exe
         if run.status != "completed" and not estimator.is_measured(run.spec, run.targets):
             chosen.setdefault(estimator.kind(run.spec), run.spec)
     if not chosen:
-        print_line(console, "nothing to calibrate: every kind of run has been measured")
+        print_line(console.file, "nothing to calibrate: every kind of run has been measured")
         return []
     small = calibration_of(sweep, list(chosen.values()))
     _announce(small, chosen, estimator, console)
@@ -107,8 +107,10 @@ def _announce(small: Sweep, chosen: dict[str, RunSpec], estimator: Estimator, co
     else:
         cost = f"by the models' operations {duration(seconds.median)} of a device all together, one after another"
     many = "1 kind of run" if len(chosen) == 1 else f"{len(chosen)} kinds of runs"
-    print_line(console, f"calibrating {many}: {', '.join(names.values())}")
-    print_line(console, f"  {NUM_STEPS} steps and {small.evaluation.num_examples} examples per target each; {cost}")
+    print_line(console.file, f"calibrating {many}: {', '.join(names.values())}")
+    print_line(
+        console.file, f"  {NUM_STEPS} steps and {small.evaluation.num_examples} examples per target each; {cost}"
+    )
 
 
 def _kept(small: Sweep, kinds: Sequence[str], folder: Path, results: Path, console: Console) -> list[str]:
@@ -118,7 +120,7 @@ def _kept(small: Sweep, kinds: Sequence[str], folder: Path, results: Path, conso
         run = RunFolder(folder, run_id)
         found, summary = measured_of(read_json_or(run.run_json, {})), read_summary(run)
         if found is None or summary is None:
-            print_line(console, f"not calibrated: {run_id}: {read_state(run).error or 'it was stopped'}", "red")
+            print_line(console.file, f"not calibrated: {run_id}: {read_state(run).error or 'it was stopped'}", "red")
             continue
         kept = {"kind": kind, "made": time.time(), **found, "summary": {"evaluations": summary["evaluations"]}}
         write_json(results / CALIBRATIONS / f"{kind}.json", kept)

@@ -13,9 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
+from typing import IO, TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.launch.estimate.estimates import Estimator, place_of
@@ -192,7 +190,7 @@ def beside(
     }
 
 
-def print_beside(console: Console, kinds: Mapping[str, Beside]) -> None:
+def print_beside(out: IO[str], kinds: Mapping[str, Beside]) -> None:
     """Prints a line per kind and the sum; nothing where no completed run had an estimate."""
     if not kinds:
         return
@@ -208,9 +206,9 @@ def print_beside(console: Console, kinds: Mapping[str, Beside]) -> None:
         )
         for kind, one in kinds.items()
     ]
-    print_line(console, "")
-    print_table(console, ("kind, completed", "runs", "estimated", "actual", "ratio", "estimate was"), rows)
+    print_line(out, "")
+    print_table(out, ("kind, completed", "runs", "estimated", "actual", "ratio", "estimate was"), rows)
     estimated, actual = (sum(getattr(one, name) for one in kinds.values()) for name in ("estimated_s", "actual_s"))
     taken = sum(one.device_hours for one in kinds.values())
     ratio = f"{actual / estimated:.2f} of the {duration(estimated)} estimated; " if estimated else ""
-    print_line(console, f"completed runs took {duration(actual)}, {ratio}{hours(taken)} device hours")
+    print_line(out, f"completed runs took {duration(actual)}, {ratio}{hours(taken)} device hours")

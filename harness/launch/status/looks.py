@@ -8,10 +8,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from rich.console import Console
 
 from harness.errors import DataError
 from harness.launch.estimate.foreseen import Beside, Foreseen, actual_s, beside, print_beside, read_foreseen
@@ -218,12 +217,12 @@ def detail_words(detail: Detail) -> str:
     return "  ".join(words)
 
 
-def print_look(look: Look, console: Console) -> None:
+def print_look(look: Look, out: IO[str]) -> None:
     """Prints a line per run, how many have each status, and estimates beside what runs took."""
     words = {
         row.run_id: detail_words(look.details[row.run_id])
         for row in look.rows
         if row.run_id in look.details and row.status != "failed"
     }
-    print_status(look.rows, console, words)
-    print_beside(console, look.kinds)
+    print_status(look.rows, out, words)
+    print_beside(out, look.kinds)

@@ -16,7 +16,6 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from harness.launch.status.tail import tail_rows
-from harness.launch.table import print_line
 from harness.launch.words import duration
 from harness.record.folder import RunFolder
 from harness.record.state import read_state
@@ -65,7 +64,7 @@ class Progress:
 
     def line(self, text: str, style: str | None = None) -> None:
         """One line of its own."""
-        print_line(self._console, text, style)
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def started(self, run_id: str, folder: RunFolder) -> None:
         """A worker was started."""

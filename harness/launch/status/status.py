@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
+from typing import IO, TYPE_CHECKING, Any
 
 from harness.launch.table import counted, print_line, print_table
 from harness.record.folder import RunFolder
@@ -173,16 +171,16 @@ def row_of(
     )
 
 
-def print_status(rows: Sequence[StatusRow], console: Console, words: Mapping[str, str] | None = None) -> None:
+def print_status(rows: Sequence[StatusRow], out: IO[str], words: Mapping[str, str] | None = None) -> None:
     """Prints a line per run and how many have each status.
 
     Args:
         rows: The runs.
-        console: Where to.
+        out: Where to.
         words: More to be told of some of them, by run id.
     """
     if not rows:
-        print_line(console, "no runs")
+        print_line(out, "no runs")
         return
     words = words or {}
     cells = [
@@ -196,5 +194,5 @@ def print_status(rows: Sequence[StatusRow], console: Console, words: Mapping[str
         )
         for row in rows
     ]
-    print_table(console, ("run", "targets", "status", "step", "updated", "note"), cells)
-    print_line(console, f"{len(rows)} runs: {counted([row.status for row in rows])}")
+    print_table(out, ("run", "targets", "status", "step", "updated", "note"), cells)
+    print_line(out, f"{len(rows)} runs: {counted([row.status for row in rows])}")

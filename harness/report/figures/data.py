@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.record.atomic import read_json
 from harness.record.folder import RunFolder
-from harness.report.collect import Asked, AskedCell, Measurement, asked_by, measure_all
+from harness.report.collect import Asked, AskedCell, Measurement, asked_by, leaves, measure_all
 from harness.report.curves import by_metric, load_curves
 from harness.report.one_run import worker_s
 from harness.report.published import PublishedNumber, published_beside, read_published
@@ -96,16 +96,11 @@ def read_sweep_data(results_dir: str | Path, sweep: str | Path | Sweep) -> Sweep
 
 def flat_settings(cell: AskedCell) -> dict[str, Any]:
     """A cell's settings, those written as a mapping leaf by leaf: the type under the key itself."""
-    return dict(_leaves(cell.settings, ""))
+    return _flat(cell.settings)
 
 
-def _leaves(settings: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-    for key, value in settings.items():
-        name = prefix.removesuffix(".") if key == "type" and prefix else prefix + key
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{name}.")
-        else:
-            yield name, value
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.removesuffix(".type"): value for key, value in leaves(settings).items()}
 
 
 def short_name(key: str) -> str:
@@ -120,8 +115,7 @@ def shown(value: Any) -> str:
 
 def shown_settings(settings: Mapping[str, Any]) -> str:
     """Settings as a label, such as ``"format_weight=0.5, schedule=linear"``; empty for none."""
-    flat = dict(_leaves(settings, ""))
-    return ", ".join(f"{short_name(key)}={shown(value)}" for key, value in flat.items())
+    return ", ".join(f"{short_name(key)}={shown(value)}" for key, value in _flat(settings).items())
 
 
 def seeds_note(counts: Iterable[int]) -> str:

@@ -70,7 +70,7 @@ def _card(folder: RunFolder, cell: AskedCell, data: SweepData) -> RunCard:
         error=read_state(folder).error if has_state and not is_complete else None,
         accuracies={name: None if one is None else float(one.correct.mean()) for name, one in found.items()},
         worker_s=data.worker_s.get(folder.run_id),
-        settings={key: "none" if value is None else shown(value) for key, value in leaves(spec)},
+        settings={key: "none" if value is None else shown(value) for key, value in leaves(spec).items()},
         provenance=dict(_provenance(record)),
     )
 
