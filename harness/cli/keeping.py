@@ -72,10 +72,10 @@ def clean(
     if not chosen:
         if yes:
             raise UserError("--yes removes nothing by itself: say what, such as --failed or --weights")
+        found = find_removable(folder, CATEGORIES, older_than_s=older_than * 86400, run_ids=run_ids, every_reason=True)
         for category, meaning in CATEGORIES.items():
-            found = find_removable(folder, {category}, older_than_s=older_than * 86400, run_ids=run_ids)
-            size = sum(one.size for one in found)
-            typer.echo(f"--{category:<11} {len(found):>6}  {_bytes(size):>10}  {meaning}")
+            sizes = [one.size for one in found if one.category == category]
+            typer.echo(f"--{category:<11} {len(sizes):>6}  {_bytes(sum(sizes)):>10}  {meaning}")
         return
     found = find_removable(folder, chosen, older_than_s=older_than * 86400, run_ids=run_ids)
     if not found:

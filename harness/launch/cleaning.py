@@ -62,6 +62,7 @@ def find_removable(
     *,
     older_than_s: float = 0.0,
     run_ids: Collection[str] | None = None,
+    every_reason: bool = False,
 ) -> list[Removable]:
     """What could be removed, by category and name; what is in use or linked from elsewhere is passed over.
 
@@ -70,17 +71,18 @@ def find_removable(
         categories: What to look for.
         older_than_s: Only what was last written at least so long ago.
         run_ids: Only what belongs to these runs; None for all.
+        every_reason: Whether a run's folder is listed once for each category that it is in, and what lies in it too.
+            Otherwise it is listed once, and goes as a whole.
     """
     asked_for = {cell["run_id"] for name in sweep_names(results) for cell in read_sweep_record(results, name)["cells"]}
     found = []
     for folder in run_folders(results):
         if folder.path.is_symlink() or (run_ids is not None and folder.run_id not in run_ids) or is_held(folder.path):
             continue
-        for path, category in _of_run(folder, asked_for):
-            if category in categories:
-                found.append(_measured(path, folder, category))
-                if path == folder.path:
-                    break
+        for path, category in _of_run(folder, categories, asked_for):
+            found.append(_measured(path, folder, category))
+            if path == folder.path and not every_reason:
+                break
     if run_ids is None and "leftovers" in categories:
         found += [_measured(path, None, "leftovers") for path in _of_nobody(results)]
     order = list(CATEGORIES)
@@ -136,20 +138,23 @@ def _remove_of_run(path: Path, folder: RunFolder, pulse: Path) -> bool:
     return True
 
 
-def _of_run(folder: RunFolder, asked_for: Collection[str]) -> Iterator[tuple[Path, Category]]:
-    is_completed = read_summary(folder) is not None
-    if folder.run_id not in asked_for:
+def _of_run(
+    folder: RunFolder, categories: Collection[Category], asked_for: Collection[str]
+) -> Iterator[tuple[Path, Category]]:
+    """What is in these categories, the folder as a whole first."""
+    if "orphaned" in categories and folder.run_id not in asked_for:
         yield folder.path, "orphaned"
-    if read_state(folder).status == "failed":
+    if "failed" in categories and read_state(folder).status == "failed":
         yield folder.path, "failed"
-    if _is_superseded(folder):
+    if "superseded" in categories and _is_superseded(folder):
         yield folder.path, "superseded"
-    if is_completed and folder.weights.is_dir():
+    if "weights" in categories and folder.weights.is_dir() and read_summary(folder) is not None:
         yield folder.weights, "weights"
-    if folder.quarantine.is_dir():
-        yield folder.quarantine, "leftovers"
-    for path in folder.path.glob(".*.tmp"):
-        yield path, "leftovers"
+    if "leftovers" in categories:
+        if folder.quarantine.is_dir():
+            yield folder.quarantine, "leftovers"
+        for path in folder.path.glob(".*.tmp"):
+            yield path, "leftovers"
 
 
 def _of_nobody(results: Path) -> Iterator[Path]:
@@ -186,13 +191,18 @@ def _is_superseded(folder: RunFolder) -> bool:
 
 
 def _measured(path: Path, run: RunFolder | None, category: Category) -> Removable:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if not file.is_dir()]
     size = written = 0
-    for file in files:
+    for file in [path] if path.is_file() else _files(path):
         try:
-            status = file.lstat()
+            status = os.lstat(file)
         except FileNotFoundError:
             continue
         size += status.st_blocks * 512
         written = max(written, int(status.st_mtime))
-    return Removable(path, run, category, size, time.time() - (written or time.time()))
+    return Removable(path, run, category, size, max(time.time() - written, 0.0) if written else 0.0)
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            yield f"{parent}/{name}"

@@ -7,7 +7,9 @@ import os
 import time
 
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.launch.cleaning import CATEGORIES, find_removable, remove
 from harness.launch.presence import Presence
 from harness.record.atomic import write_json
@@ -31,6 +33,11 @@ def names(found):
 
 def everything(results, **options):
     return find_removable(results, set(CATEGORIES), **options)
+
+
+def clean(results, *arguments, says=None):
+    done = CliRunner().invoke(app, ["clean", *arguments, "--results", str(results)], input=says)
+    return done.exit_code, done.stdout, done.stderr
 
 
 def test_of_a_sweep_that_is_done_nothing_goes(results, there):
@@ -73,6 +80,21 @@ def test_each_kind_is_found_and_removed_alone(sweep, results, there):
     assert [path.name for path in sorted((results / "runs").iterdir())] == sorted([first.run_id, third.run_id])
     assert everything(results) == [] and not list((results / "drivers").iterdir())
     assert is_complete(third, ("counting",), sweep.evaluation)
+
+
+def test_every_reason_lists_what_lies_in_a_folder_that_could_go_too(results, there):
+    stray = RunFolder(results, "sft-counting-s9-0123456789-v1")
+    there[0].path.rename(stray.path)
+    stray.weights.mkdir()
+    (stray.weights / "model.safetensors").write_bytes(b"w" * 9000)
+    assert names(everything(results)) == [("orphaned", f"runs/{stray.run_id}")]
+    found = everything(results, every_reason=True)
+    assert names(found) == [
+        ("orphaned", f"runs/{stray.run_id}"),
+        ("superseded", f"runs/{stray.run_id}"),
+        ("weights", f"{stray.run_id}/weights"),
+    ]
+    assert found[0].size == found[1].size > found[2].size >= 9000
 
 
 def test_a_run_of_other_settings_by_now_is_superseded(results, there):
@@ -136,3 +158,39 @@ def test_a_link_is_never_followed(results, there, tmp_path):
     (results / "runs" / "sft-counting-s8-0123456789-v1").symlink_to(outside)
     assert everything(results) == []
     assert (outside / "log.txt").read_text() == "mine"
+
+
+def test_the_verb_shows_first_and_removes_what_it_is_told_to(results, there, run_ids):
+    for folder in there:
+        folder.weights.mkdir()
+        (folder.weights / "model.safetensors").write_bytes(b"w" * 9000)
+    code, told, _ = clean(results)
+    assert code == 0
+    assert [line.split()[:2] for line in told.splitlines()] == [
+        ["--orphaned", "0"],
+        ["--failed", "0"],
+        ["--superseded", "0"],
+        ["--weights", "3"],
+        ["--leftovers", "0"],
+    ]
+    assert "36.0 KiB" in told.splitlines()[3]  # blocks of 4096 bytes
+    code, _, error = clean(results, "--yes")
+    assert code == 2 and error == "--yes removes nothing by itself: say what, such as --failed or --weights\n"
+    code, told, _ = clean(results, "--weights", says="n\n")
+    assert code == 1 and all(f"runs/{run_id}/weights\n" in told for run_id in run_ids)
+    assert all(folder.weights.exists() for folder in there)
+    code, told, _ = clean(results, "--weights", "--sweep", "small", says="y\n")
+    assert code == 0 and told.endswith("removed, 36.0 KiB set free\n")
+    assert not any(folder.weights.exists() for folder in there)
+    assert clean(results, "--weights") == (0, "nothing to remove\n", "")
+
+
+def test_the_verb_leaves_alone_what_somebody_works_on(results, there):
+    first, second, _ = there
+    for folder in (first, second):
+        folder.weights.mkdir()
+    worker = claim(first.path, 0)
+    code, told, _ = clean(results, "--weights", "--yes")
+    assert code == 0 and second.run_id in told and first.run_id not in told
+    assert first.weights.exists() and not second.weights.exists()
+    worker.release()
