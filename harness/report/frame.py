@@ -48,8 +48,8 @@ def load_results(results_dir: str | Path = "results", sweep: str | Path | Sweep 
     with RunIndex(results) as index:
         rows = list(_every_row(index) if sweep is None else _asked_rows(index, asked_by(results, sweep)))
     columns = dict.fromkeys(_COLUMNS)
-    for keys in dict.fromkeys(map(tuple, rows)):
-        columns |= dict.fromkeys(keys)
+    for row in rows:
+        columns |= row
     frame = pd.DataFrame(rows, columns=list(columns))
     # pandas' own string type would turn the None of `base` into NaN.
     frame["source"] = pd.Series([row["source"] for row in rows], dtype=object, index=frame.index)
@@ -71,7 +71,8 @@ def _asked_rows(index: RunIndex, asked: Asked) -> Iterator[dict[str, Any]]:
         seen.update((cell.run_id, target) for target in targets)
         if targets:
             for row in _rows(cell.run_id, index.recorded(cell.run_id), asked.name, targets, asked.evaluation):
-                yield row | {key: value for key, value in cell.settings.items() if key not in row}
+                others = {key: value for key, value in cell.settings.items() if key not in row}
+                yield row | others if others else row
 
 
 def _rows(
