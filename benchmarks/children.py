@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workload import Case, Workload
+from benchmarks.workload import WORKLOADS, Case, Workload
 from harness.record.atomic import write_json
 from harness.record.provenance import provenance
 
@@ -86,40 +88,59 @@ def model_of(about: Workload, models: Path, num_threads: int) -> str:
 
 
 def is_measurable(about: Workload) -> bool:
-    """Whether the workload's device is here; says so where it is not."""
+    """Whether the workload's device is here."""
     import torch
 
-    if about.device == "cuda" and not torch.cuda.is_available():
-        print(NO_GPU, flush=True)
-        return False
-    return True
+    return about.device != "cuda" or torch.cuda.is_available()
 
 
-def keep(
-    path: Path | None,
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What :func:`measure_all` asks for."""
+    parser.add_argument("--workloads", choices=tuple(WORKLOADS), nargs="+", default=["embedded", "qwen2_vl_2b"])
+    parser.add_argument("--prompts", type=int, nargs="+", help="prompts per step, in place of the workload's")
+    parser.add_argument("--num-threads", type=int, default=os.cpu_count())
+    parser.add_argument("--models", type=Path, help="where to keep random weights; a temporary folder where not given")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+
+
+def measure_all(
+    arguments: argparse.Namespace,
     benchmark: str,
-    settings: Mapping[str, Any],
-    limits: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
+    settings: Sequence[str],
+    one: Callable[[Workload, int, str, Mapping[str, Any]], dict[str, Any]],
 ) -> None:
-    """Writes a record of rows; nothing where no path was given or no row measured.
+    """Measures every workload whose device is here, at each number of prompts, and writes a record where asked to.
 
     Args:
-        path: JSON file.
-        benchmark: What was measured.
-        settings: With which numbers of rounds, steps and threads.
-        limits: The machine's, by workload.
-        rows: Results.
+        arguments: As :func:`add_options` and the script have them.
+        benchmark: What is measured.
+        settings: Those of the arguments that belong on record.
+        one: Makes a row of a workload, prompts per step, a model, and what the machine reaches.
     """
-    if path is None or not rows:
+    rows: list[dict[str, Any]] = []
+    limits: dict[str, Any] = {}
+    unmeasured = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for about in (WORKLOADS[name] for name in arguments.workloads):
+            if not is_measurable(about):
+                print(NO_GPU, flush=True)
+                unmeasured.append(about.name)
+                continue
+            model = model_of(about, arguments.models or Path(temporary), arguments.num_threads)
+            limits[about.name] = ceilings(about, arguments.num_threads)
+            for num_prompts in arguments.prompts or about.num_prompts:
+                found = one(about, num_prompts, model, limits[about.name])
+                rows.append({"workload": about.name, "device": about.device, "num_prompts": num_prompts, **found})
+    if arguments.out is None or not rows:
         return
     record = {
         "benchmark": benchmark,
         "date": datetime.now(UTC).date().isoformat(),
-        "settings": settings,
+        "settings": {key: getattr(arguments, key) for key in settings},
         "ceilings": limits,
         "results": rows,
+        "unmeasured": unmeasured,
         "provenance": provenance(),
     }
-    write_json(path, record)
-    print(f"written to {path}")
+    write_json(arguments.out, record)
+    print(f"written to {arguments.out}")

@@ -8,19 +8,17 @@ Each measurement is a process of its own; both sides take turns, so that a busy 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import children
 from benchmarks.summary import ratios, summarise, table
-from benchmarks.workload import WORKLOADS, Case, Side, Workload
+from benchmarks.workload import Case, Side, Workload
 
 
 def compare(
-    about: Workload, num_prompts: int, model: str, limits: Any, arguments: argparse.Namespace
+    about: Workload, num_prompts: int, model: str, limits: Mapping[str, Any], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """All rounds at one number of prompts; the sides take turns in starting a round."""
     sides: list[Side] = ["ours"] if arguments.peer == "none" else ["ours", "trl"]
@@ -38,9 +36,7 @@ def compare(
             )
             python = sys.executable if side == "ours" else arguments.peer_python
             measurements[side].append(children.measure(case, python))
-    row: dict[str, Any] = {"workload": about.name, "device": about.device, "num_prompts": num_prompts}
-    for side in sides:
-        row[side] = summarise(measurements[side], arguments.warmup, limits)
+    row = {side: summarise(measurements[side], arguments.warmup, limits) for side in sides}
     return row if arguments.peer == "none" else {**row, **ratios(row["ours"], row["trl"])}
 
 
@@ -48,31 +44,21 @@ def main() -> None:
     """Measures, prints a table, and keeps the numbers where asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--method", choices=("grpo", "sft"), default="grpo")
-    parser.add_argument("--workloads", choices=tuple(WORKLOADS), nargs="+", default=["embedded", "qwen2_vl_2b"])
+    children.add_options(parser)
     parser.add_argument("--peer", choices=("trl", "none"), default="trl")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter with the peer installed")
-    parser.add_argument("--prompts", type=int, nargs="+", help="prompts per step, in place of the workload's")
     parser.add_argument("--steps", type=int, default=10, help="measured steps of a round")
     parser.add_argument("--warmup", type=int, default=3, help="steps of a round before them")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--num-threads", type=int, default=os.cpu_count())
-    parser.add_argument("--models", type=Path, help="where to keep random weights; a temporary folder where not given")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
 
-    rows: list[dict[str, Any]] = []
-    limits: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        for about in (WORKLOADS[name] for name in arguments.workloads):
-            if not children.is_measurable(about):
-                continue
-            model = children.model_of(about, arguments.models or Path(temporary), arguments.num_threads)
-            limits[about.name] = children.ceilings(about, arguments.num_threads)
-            for num_prompts in arguments.prompts or about.num_prompts:
-                rows.append(compare(about, num_prompts, model, limits[about.name], arguments))
-                print(f"{about.name}, {arguments.method}\n{table(rows[-1:])}", flush=True)
-    settings = {key: getattr(arguments, key) for key in ("method", "peer", "steps", "warmup", "rounds", "num_threads")}
-    children.keep(arguments.out, f"{arguments.method}_step", settings, limits, rows)
+    def beside(about: Workload, num_prompts: int, model: str, limits: Mapping[str, Any]) -> dict[str, Any]:
+        row = compare(about, num_prompts, model, limits, arguments)
+        print(f"{about.name}, {arguments.method}\n{table([{'num_prompts': num_prompts, **row}])}", flush=True)
+        return row
+
+    settings = ("method", "peer", "steps", "warmup", "rounds", "num_threads")
+    children.measure_all(arguments, f"{arguments.method}_step", settings, beside)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def test_a_step_is_measured_at_forced_lengths_and_without_cuda_rows(tmp_path: Pa
     flags = ["--peer", "none", "--steps", "1", "--warmup", "1", "--rounds", "1", "--models", str(tmp_path)]
     printed = script("benchmarks.step", "--workloads", "small", "qwen2_vl_2b", *flags, "--out", str(out))
     assert NO_GPU in printed
+    assert record(out)["unmeasured"] == ["qwen2_vl_2b"]
     (row,) = record(out)["results"]
     assert row["ours"]["num_tokens"] == 2 * 8 * 16
     assert row["ours"]["step_s"] > row["ours"]["collect_s"] > row["ours"]["sampling_s"] > 0
