@@ -1,7 +1,7 @@
 # make demo   set up, run the quickstart sweep, print its tables
 # make test   set up, run every test
 # make quick  the tests that take seconds
-# make test-faults  kills, stops, full disks and the like, all of them; half an hour on two cores
+# make test-faults  kills, stops, full disks and the like, all of them; an hour on two cores
 # make test-slurm  the tests of the slurm executor, on a SLURM started for them (root, Debian's slurm-wlm and munge)
 # make check  lint, format, types
 # make lock   resolve the dependencies again

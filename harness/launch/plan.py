@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from harness.launch.estimate.estimates import TO_DO, Estimate, Estimator, Place, Total, add_up, place_of
 from harness.launch.estimate.measured import read_measurements
@@ -13,7 +14,6 @@ from harness.launch.plan_text import estimate_lines
 from harness.launch.status.status import current_status
 from harness.launch.table import counted, print_line, print_table
 from harness.launch.words import duration
-from harness.pause import collector_paused
 from harness.record.folder import RunFolder
 from harness.record.index import RunIndex
 from harness.spec import RunSpec
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from harness.spec.sweep import Sweep, SweepRun
 
 
-@dataclass(frozen=True)
-class PlannedRun:
+class PlannedRun(NamedTuple):
     """One training, run once however many cells of the sweep ask for it.
 
     Attributes:
@@ -38,7 +37,7 @@ class PlannedRun:
     spec: RunSpec
     targets: tuple[str, ...]
     status: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = MappingProxyType({})
     reused_from: str | None = None
     estimate: Estimate | None = None
 
@@ -114,7 +113,6 @@ class Plan:
         )
 
 
-@collector_paused()
 def make_plan(sweep: Sweep, results: str | Path, index: RunIndex | None = None) -> Plan:
     """The plan of a sweep, with each run's status in a results folder, without estimates.
 
@@ -146,7 +144,6 @@ def make_plan(sweep: Sweep, results: str | Path, index: RunIndex | None = None) 
     return Plan(sweep_name=sweep.name, num_runs=len(runs), num_runs_naive=sweep.num_runs_naive, runs=runs)
 
 
-@collector_paused()
 def with_estimates(plan: Plan, sweep: Sweep, results: str | Path, index: RunIndex) -> Plan:
     """A plan with what each run has from another sweep, and what is left of it.
 
@@ -168,7 +165,7 @@ def with_estimates(plan: Plan, sweep: Sweep, results: str | Path, index: RunInde
             estimator = estimator or Estimator(sweep, read_measurements(Path(results), index), place)
             folder = RunFolder(results, run.run_id) if run.run_id in there else None
             estimate = estimator.left(run.spec, run.targets, folder, run.status)
-        runs.append(replace(run, reused_from=made_by if made_by != sweep.name else None, estimate=estimate))
+        runs.append(run._replace(reused_from=made_by if made_by != sweep.name else None, estimate=estimate))
     return replace(plan, runs=tuple(runs), place=place)
 
 

@@ -26,7 +26,6 @@ from typing import Any
 from pydantic_core import from_json
 
 from harness.errors import HarnessError
-from harness.pause import collector_paused
 from harness.record.files import Files
 from harness.record.folder import RunFolder, is_name
 
@@ -172,8 +171,7 @@ def _load(path: Path, form: list[object]) -> dict[str, Any]:
         head, _, body = path.read_bytes().partition(b"\n")
         if json.loads(head) != _head(body, form):
             return {}
-        with collector_paused():
-            entries = from_json(body)
+        entries = from_json(body)
     except (OSError, ValueError, RecursionError):
         return {}
     return entries if isinstance(entries, dict) else {}

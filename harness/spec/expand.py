@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from harness.errors import ModelError
-from harness.pause import collector_paused
 from harness.spec.keys import effective, key_of, legal_types, sentence
 from harness.spec.parts import Place, Setting
 from harness.spec.run import NUM_SEEDS, AnySeed, RunSpec, model_identity
@@ -44,7 +43,6 @@ class Cell:
     ablation: str | None = None
 
 
-@collector_paused()
 def expand(layers: Sequence[Layer], targets: tuple[str, ...], place: Place, *, strict: bool) -> tuple[Cell, ...]:
     """The distinct cells of some layers, in the order of the axes, the last one fastest.
 
@@ -61,8 +59,7 @@ def expand(layers: Sequence[Layer], targets: tuple[str, ...], place: Place, *, s
     return _cells(_crossed(layers, strict=strict), targets, place)
 
 
-@dataclass(frozen=True)
-class _Draft:
+class _Draft(NamedTuple):
     """A cell in the making: every leaf that was set, what was chosen on each axis, and the axes that it ablates."""
 
     leaves: Mapping[str, Setting]
@@ -163,7 +160,8 @@ def _cells(drafts: Sequence[_Draft], targets: tuple[str, ...], place: Place) -> 
     """A cell per distinct combination of what takes effect; cells that differ in their seed alone are checked once."""
     trainings: dict[_Values, AnySeed] = {}
     specs: dict[tuple[AnySeed, Any], tuple[RunSpec, str]] = {}
-    cells: dict[tuple[str, str, str | None], Cell] = {}
+    cells: list[Cell] = []
+    of_run: dict[str, list[Cell]] = {}
     takes_effect, identify = _Effective(), cache(model_identity)
     for draft in drafts:
         values, alike = takes_effect.of(draft)
@@ -179,12 +177,19 @@ def _cells(drafts: Sequence[_Draft], targets: tuple[str, ...], place: Place) -> 
         if (training, seed) not in specs:
             specs[training, seed] = training.spec(seed), training.run_id(seed)
         spec, run_id = specs[training, seed]
-        settings = {key: value for key, value in draft.chosen.items() if _takes_effect(key, value, values)}
+        settings = {
+            key: value
+            for key, value in draft.chosen.items()
+            if (_takes_effect(key, value, values) if isinstance(value, dict) else key in values)
+        }
         # What a method does not have cannot be ablated in it.
         ablated = [key.rpartition(".")[2] for key in draft.ablated if key in settings]
         ablation = " x ".join(ablated) or None
-        cells.setdefault((run_id, repr(settings), ablation), Cell(settings, spec, run_id, targets, ablation))
-    return tuple(cells.values())
+        others = of_run.setdefault(run_id, [])
+        if not any(cell.settings == settings and cell.ablation == ablation for cell in others):
+            others.append(Cell(settings, spec, run_id, targets, ablation))
+            cells.append(others[-1])
+    return tuple(cells)
 
 
 def _is_seed(value: Any) -> bool:
