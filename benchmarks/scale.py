@@ -257,6 +257,7 @@ def main() -> None:
         started = time.perf_counter()
         finish(sweep, results, template, variants(template, place / "variants"))
         print(f"{len(sweep.runs)} runs made in {time.perf_counter() - started:.1f} s", flush=True)
+        os.sync()  # what is written back later would be measured too
         time.sleep(2 * MARGIN_NS / 1e9)  # what is younger than the margin is not indexed
         rows = []
         for name, command in commands(path, results, place / "empty").items():
