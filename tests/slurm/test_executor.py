@@ -77,7 +77,10 @@ def test_a_run_that_never_gets_further_is_not_queued_for_ever(cluster, make_exec
         wait_until(lambda: len(attempts(one)) == attempt + 1)  # noqa: B023
         for node in ("n1", "n2"):
             cluster.submit("--partition=high", "--exclusive", f"--nodelist={node}", "--wrap=sleep 1")
-    assert end_of(worker) == End(143, "SLURM ended it 3 times in a row before it got any further")
+    end = end_of(worker)
+    assert end == End(end.code, "SLURM ended it 3 times in a row before it got any further")
+    # The second node's job may come so late that it ends the next attempt before that listens to signals.
+    assert end.code in (143, -signal.SIGTERM)
 
 
 def test_stop_lets_a_running_worker_save_and_takes_a_waiting_one_out(cluster, make_executor, launch) -> None:
